@@ -1,0 +1,29 @@
+"""What a user can get wrong. Every message says what was found, where, what was expected and what to do."""
+
+
+class MilkitError(Exception):
+    """A mistake that the user can mend; the command line prints it without a traceback and exits with 2."""
+
+
+class DataError(MilkitError):
+    """A feature file, a store or a bag that cannot be used as it is."""
+
+
+class CohortError(MilkitError):
+    """A table of slides and patients that cannot be used as it is; names file, row and column."""
+
+
+class ProtocolError(MilkitError):
+    """Who trains, validates and tests cannot be arranged as asked (a leak, an empty role, too few patients)."""
+
+
+class ConfigError(MilkitError):
+    """An experiment whose parts do not fit together, found before any training starts."""
+
+
+class RunFolderError(MilkitError):
+    """A run folder that exists, is incomplete, or was written by another experiment."""
+
+
+class NonFiniteError(MilkitError):
+    """A loss became NaN or infinite; names the run, the step and the bag."""

@@ -1,0 +1,32 @@
+"""Shared fixtures, and the switch that checks shapes in milkit's signatures while tests run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything of milkit is imported: signatures are checked in tests only, users pay nothing.
+install_import_hook("milkit", "beartype.beartype")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_folder() -> Path:
+    """Where the reference arrays and data sets are: $MILKIT_SHARED, else `../shared` beside the project."""
+    return Path(os.environ.get("MILKIT_SHARED", ROOT.parent / "shared")).resolve()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared folder; a test that asks for it is skipped where it is absent."""
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"no shared reference folder at {folder}; set MILKIT_SHARED to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root folder."""
+    return ROOT
