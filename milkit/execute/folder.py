@@ -1,0 +1,142 @@
+"""The run folder: made once, locked against a second writer, every file whole or absent.
+
+    config.json environment.json cohort.json folds.csv runs.csv history.jsonl predictions.csv
+    top_instances.csv attention.json results.json results.csv report.md report.html table.tex figures/ weights/
+    programs/NNN/     what each finished program left; the files above are assembled from these
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from milkit.errors import RunFolderError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary name, flush to disk, rename."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As `write_text`; a full disk leaves the old file as it was and no half-written one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunFolderError(
+            f"{path} could not be written ({error.strerror}); what stood there is unchanged. Programs that had "
+            "finished are kept: free some space and go on with --resume."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with sorted indentation, so that two folders can be compared line by line."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder.
+
+    Raises:
+        RunFolderError: it is not there or cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is not there; is {path.parent} a run folder that milkit wrote?") from error
+    except json.JSONDecodeError as error:
+        raise RunFolderError(f"{path} is not readable JSON (line {error.lineno}): {error.msg}.") from error
+
+
+def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> bool:
+    """Make the folder, or take up an interrupted one.
+
+    Args:
+        out: the run folder.
+        settings: what `config.json` will hold; a folder is resumed by the same settings only.
+        resume: go on where an interrupted study stopped.
+        force: throw away what is there (only if it is a run folder).
+
+    Returns:
+        True if there is something to resume.
+
+    Raises:
+        RunFolderError: it exists and neither option was given, it is not a run folder, or it holds another experiment.
+    """
+    old = out / "config.json"
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; give a folder to write the run to.")
+    if out.exists() and any(p.name != ".lock" for p in out.iterdir()):
+        if not old.exists():
+            raise RunFolderError(f"{out} is not empty and is no run folder (no config.json); give another --out.")
+        if force:
+            _empty(out)
+        elif not resume:
+            raise RunFolderError(
+                f"{out} already holds a run; go on with it by --resume, replace it by --force, or give another --out."
+            )
+        else:
+            _same_settings(old, settings)
+            return True
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "programs").mkdir(exist_ok=True)
+    (out / "weights").mkdir(exist_ok=True)
+    write_json(old, settings)
+    return False
+
+
+def _empty(out: Path) -> None:
+    for path in out.iterdir():
+        if path.name == ".lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _same_settings(old: Path, settings: dict[str, Any]) -> None:
+    before = _flat(read_json(old))
+    now = _flat(json.loads(json.dumps(settings)))
+    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if differing:
+        shown = "; ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in differing[:8])
+        raise RunFolderError(
+            f"{old.parent} was started with other settings ({shown}); resume it with the same ones, or give another "
+            "--out."
+        )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}".strip(".")).items()}
+    if isinstance(value, list):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{path}[{i}]").items()}
+    return {path: value}
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder against a second writer; the lock goes with the process, however it ends.
+
+    Raises:
+        RunFolderError: another process is writing to it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(f"Another process is writing to {out}; wait for it, or give another --out.") from error
+        yield

@@ -1,0 +1,126 @@
+"""What a researcher writes: one frozen dataclass that states a whole study.
+
+    from milkit import ABMIL, Adam, Classic, Experiment, GivenFolds, Train
+
+    study = Experiment(
+        data=Classic("musk1"),
+        protocol=GivenFolds(validation=0.1),
+        model=ABMIL(encoder=(256, 128, 64), attention=64),
+        train=Train(Adam(5e-4), epochs=100),
+        seeds=5,
+    )
+
+`milkit run FILE.py:study` trains it; `dataclasses.replace(study, seeds=10)` varies it. What does not fit together is
+refused here, before anything is read or trained.
+"""
+
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from milkit import config
+from milkit.data.cohort import Cohort
+from milkit.data.datasets import Classic
+from milkit.data.memory import InMemory
+from milkit.data.protocol import Protocol as SplitProtocol
+from milkit.errors import ConfigError
+from milkit.models import Model
+from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
+from milkit.train.config import Optimizer, Select, Train
+
+Data = Cohort | Classic | InMemory
+
+
+class AnyModel(Protocol):
+    """A model's configuration: milkit's own, or any frozen dataclass of a researcher's with `build`."""
+
+    def build(self, in_features: int, out_features: int, *, rngs: Any) -> Any:
+        """Make the module."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One study: data, who trains and tests, model, training, and how often it is repeated."""
+
+    data: Data
+    protocol: SplitProtocol
+    model: AnyModel
+    train: Train = Train()
+    task: Task = Binary()
+    unit: Literal["patient", "slide"] = "patient"
+    """What a bag is: a patient with all slides, or a slide. Metrics are at patient level either way."""
+    aggregate: Literal["mean", "max"] = "mean"
+    """How slide scores become a patient's (unit slide only)."""
+    seeds: int = 1
+    """Trainings of each fold that differ in initialisation, order and draws. Seeds never add sample size."""
+    seed: int = 0
+    """Number from which all draws of training follow (folds have their own, in the protocol)."""
+    optimistic: Select | None = None
+    """Also pick the epoch by this criterion ON THE TEST PART, to measure a published protocol's optimism. Every number
+    that comes of it is marked `optimistic`."""
+    predict_train: bool = False
+    """Write predictions of the training part too."""
+    name: str = ""
+    """Title in reports; the command line fills in the variable's name."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}; an experiment needs at least 1.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; give a whole number from 0.")
+        _check_selection(self)
+        _check_loss(self)
+        if not callable(getattr(self.model, "build", None)):
+            raise ConfigError(
+                f"model is {self.model!r}, which has no build(in_features, out_features, *, rngs); "
+                "give a model's configuration such as ABMIL()."
+            )
+
+
+_CRITERIA: dict[type, tuple[str, ...]] = {
+    Binary: ("loss", "accuracy", "balanced_accuracy", "auroc", "last"),
+    MultiClass: ("loss", "accuracy", "balanced_accuracy", "auroc", "last"),
+    MultiLabel: ("loss", "accuracy", "balanced_accuracy", "auroc", "last"),
+    Regression: ("loss", "last"),
+    Survival: ("loss", "c_index", "last"),
+}
+
+
+def _check_selection(experiment: Experiment) -> None:
+    known = _CRITERIA[type(experiment.task)]
+    for field, value in (("train.select", experiment.train.select), ("optimistic", experiment.optimistic)):
+        if value is not None and value not in known:
+            raise ConfigError(
+                f"{field} is {value!r}, which {type(experiment.task).__name__} does not have; "
+                f"choose one of {', '.join(known)}."
+            )
+    if experiment.optimistic == "last":
+        raise ConfigError("optimistic='last' selects nothing; name a criterion such as 'accuracy', or leave it None.")
+    share = getattr(experiment.protocol, "validation", None)
+    brings_its_own = type(experiment.protocol).__name__ in ("GivenFolds", "SavedFolds", "Nested")
+    if experiment.train.select != "last" and share == 0 and not brings_its_own:
+        raise ConfigError(
+            f"train.select={experiment.train.select!r} chooses the epoch on a validation part, but the protocol has "
+            "validation=0; give it a share such as validation=0.1, or keep the last epoch with select='last'."
+        )
+
+
+def _check_loss(experiment: Experiment) -> None:
+    task, train = experiment.task, experiment.train
+    if isinstance(task, Survival) and task.loss == "cox" and train.batch_bags < 2:
+        raise ConfigError(
+            "The Cox loss compares the bags of one step with each other, but train.batch_bags is 1, where it is 0 "
+            "whatever the model does; set train.batch_bags to 16 or more, or use Survival(loss='nll')."
+        )
+
+
+def allowed_types() -> dict[str, type]:
+    """Every class that a config file may name: the allow-list of `milkit.config.from_json`."""
+    unions = (Data, SplitProtocol, Model, Task, Optimizer)
+    classes = [c for union in unions for c in config.members(union)]
+    return {c.__name__: c for c in [*classes, Train, Experiment] if c is not InMemory}
+
+
+def field_types() -> dict[str, Any]:
+    """Types of the fields of `Experiment`, as the command line overrides them."""
+    return typing.get_type_hints(Experiment)

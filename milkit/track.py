@@ -1,0 +1,139 @@
+"""Following a study while it runs: a JSONL file always, a live line on a terminal, wandb when asked.
+
+Nothing here ever sees a test label: epochs carry training loss and validation criteria only.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from milkit.errors import ConfigError
+
+
+class Tracker(Protocol):
+    """What a study tells while it runs."""
+
+    def epoch(self, rows: list[dict[str, Any]]) -> None:
+        """One epoch of a program: a row a run."""
+
+    def close(self) -> None:
+        """The study ended, however it ended."""
+
+
+def history_lines(rows: list[dict[str, Any]]) -> str:
+    """Rows as JSON lines; what is not finite becomes null, which JSON can hold."""
+    clean = [{k: _jsonable(v) for k, v in row.items()} for row in rows]
+    return "".join(json.dumps(row) + "\n" for row in clean)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
+
+
+class WandbTracker:
+    """Epoch summaries to Weights & Biases: offline unless `WANDB_MODE` asks otherwise.
+
+    Args:
+        folder: run folder; wandb's own files go to `folder/wandb`.
+        name: of the experiment.
+        settings: the resolved configuration.
+    """
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError("--track wandb needs the wandb package; install it with `pip install wandb`.") from error
+        # wandb writes below its `dir` and puts names of the machine's user in its files: keep all in the run folder
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self._run = wandb.init(
+            project="milkit",
+            name=name,
+            dir=str(folder),
+            config=dict(settings),
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            settings=wandb.Settings(console="off", disable_git=True, save_code=False),
+        )
+        self._step = 0
+
+    def epoch(self, rows: list[dict[str, Any]]) -> None:
+        """Log median and quartiles over the runs of a program."""
+        summary: dict[str, float] = {}
+        for name in ("train_loss", "validation_loss", "validation_metric"):
+            values = np.array([row[name] for row in rows if row.get(name) is not None], float)
+            values = values[np.isfinite(values)]
+            if len(values):
+                low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+                summary |= {f"{name}/q25": low, f"{name}/median": middle, f"{name}/q75": high}
+        first = rows[0]
+        summary |= {"epoch": first["epoch"], "program": first["program"], "runs": len(rows)}
+        self._run.log(summary, step=self._step)
+        self._step += 1
+
+    def close(self) -> None:
+        """Finish the wandb run."""
+        self._run.finish(quiet=True)
+
+
+class Progress:
+    """A progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+        total: epochs of all programs.
+        name: of the experiment.
+    """
+
+    def __init__(self, total: int, name: str) -> None:
+        self._name, self._total, self._done, self._told = name, total, 0, -1
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=total, note="")
+
+    def advance(self, epochs: int, note: str) -> None:
+        """Some epochs of a program are done."""
+        self._done += epochs
+        if self._bar is not None:
+            self._bar.update(self._task, advance=epochs, note=note)
+            return
+        tenth = 10 * self._done // max(self._total, 1)
+        if tenth > self._told:  # ten lines a study, whatever its length
+            self._told = tenth
+            print(f"{self._name}: {self._done} of {self._total} epochs; {note}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def tracking(trackers: list[Tracker], progress: Progress) -> Iterator[None]:
+    """Close everything, whatever happens inside."""
+    try:
+        yield
+    finally:
+        progress.close()
+        for tracker in trackers:
+            tracker.close()

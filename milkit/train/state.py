@@ -1,0 +1,110 @@
+"""The state of a run as one pytree, and the only place where Flax modules are split and merged.
+
+Modules are taken apart once into a static graph and arrays; steps work on the arrays under plain JAX. (Measured with
+flax 0.12: 0.27 ms a step this way against 1.28 ms through `nnx.jit` and `nnx.Optimizer`.)
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Key
+
+from milkit.train.config import Train
+from milkit.train.optim import Rates, direction
+from milkit.types import Bags, Output
+
+Graph = Any
+
+
+class RunState(NamedTuple):
+    """Everything that training one run changes. Many runs: the same tree with a leading run axis.
+
+    Attributes:
+        params: trained arrays.
+        buffers: the module's other arrays (batch statistics, dropout rates).
+        optimizer: optax's state.
+        gradient: summed gradient of the update under way; empty when every step is an update.
+        gradient_weight: weight of the bags in it.
+        updates: updates made.
+        best_params, best_buffers: of the best epoch on validation so far.
+        best_metric, best_loss, best_epoch: its criterion, loss and number (from 0; -1 before the first).
+        finished: patience ran out; nothing changes any more.
+        failed: a loss was not finite; nothing changes any more.
+        failed_epoch, failed_step, failed_bag: where; -1 if nowhere.
+    """
+
+    params: Any
+    buffers: Any
+    optimizer: Any
+    gradient: Any
+    gradient_weight: Any
+    updates: Any
+    best_params: Any
+    best_buffers: Any
+    best_metric: Any
+    best_loss: Any
+    best_epoch: Any
+    finished: Any
+    failed: Any
+    failed_epoch: Any
+    failed_step: Any
+    failed_bag: Any
+
+
+def graph_of(model: Any, in_features: int, out_features: int) -> Graph:
+    """The static part of a model's module, found without computing anything."""
+    abstract = nnx.eval_shape(lambda: model.build(in_features, out_features, rngs=nnx.Rngs(0)))
+    return nnx.split(abstract, nnx.Param, ...)[0]
+
+
+def initial_arrays(model: Any, in_features: int, out_features: int, key: Key[Array, ""]) -> tuple[Any, Any]:
+    """Fresh parameters and buffers of one run."""
+    module = model.build(in_features, out_features, rngs=nnx.Rngs(key))
+    _, params, buffers = nnx.split(module, nnx.Param, ...)
+    return params, buffers
+
+
+def initial_state(
+    model: Any, in_features: int, out_features: int, train: Train, rate: Rates, key: Key[Array, ""]
+) -> RunState:
+    """The state of one run before its first step."""
+    params, buffers = initial_arrays(model, in_features, out_features, key)
+    zero = jnp.zeros((), jnp.int32)
+    return RunState(
+        params=params,
+        buffers=buffers,
+        optimizer=direction(train, rate).init(params),
+        gradient=jax.tree.map(jnp.zeros_like, params) if train.accumulate > 1 else (),
+        gradient_weight=jnp.zeros((), jnp.float32),
+        updates=zero,
+        best_params=params,
+        best_buffers=buffers,
+        best_metric=jnp.full((), -jnp.inf, jnp.float32),
+        best_loss=jnp.full((), jnp.inf, jnp.float32),
+        best_epoch=zero - 1,
+        finished=jnp.zeros((), bool),
+        failed=jnp.zeros((), bool),
+        failed_epoch=zero - 1,
+        failed_step=zero - 1,
+        failed_bag=zero - 1,
+    )
+
+
+def forward(
+    graph: Graph, params: Any, buffers: Any, bags: Bags, key: Key[Array, ""] | None
+) -> tuple[Output, Any]:
+    """The module's output on some bags, and its buffers afterwards.
+
+    Args:
+        graph, params, buffers: the parts of the module.
+        bags: a padded batch.
+        key: draws of this step; None evaluates (deterministic).
+    """
+    # copy: without it Flax refuses to write batch statistics under a gradient
+    module = nnx.merge(graph, params, buffers, copy=True)
+    if key is None:
+        return module(bags, deterministic=True), buffers
+    output = module(bags, deterministic=False, rngs=nnx.Rngs(key))
+    return output, nnx.state(module, nnx.Not(nnx.Param))

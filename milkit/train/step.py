@@ -1,0 +1,262 @@
+"""One step of one run, written without a run axis: `milkit.train.engine` adds that in one place."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from milkit.train import optim
+from milkit.train.config import Train
+from milkit.train.select import criterion
+from milkit.train.state import Graph, RunState, forward
+from milkit.types import Bags, Batch, Output
+
+
+class Packed(NamedTuple):
+    """All bags of a study, end to end on the device, shared by all runs.
+
+    Attributes:
+        x: instances of all bags, [N, d], as stored.
+        coords_um: [N, 2] or None.
+        offsets: first row of each bag, [B].
+        lengths: instances of each bag, [B].
+        target: of each bag, see `milkit.task`.
+    """
+
+    x: Any
+    coords_um: Any
+    offsets: Any
+    lengths: Any
+    target: Any
+
+
+class Hyper(NamedTuple):
+    """What differs between runs besides their data: arrays, so that a grid of values is still one program.
+
+    Attributes:
+        rate: the optimiser's continuous choices.
+        shift, inverse_scale: affine map of the features, [d] (of the run's own training part), or None.
+        loss: the loss's per-run arrays (class weights, time cuts, target scale).
+    """
+
+    rate: optim.Rates
+    shift: Any
+    inverse_scale: Any
+    loss: Any
+
+
+class Setup(NamedTuple):
+    """What is the same for every run of a program and fixed at compile time.
+
+    Attributes:
+        graph: the module's static part.
+        train: the configuration.
+        task: how logits and targets are read.
+        loss: `(logits, target, weight, loss_params) -> [b]`.
+        objective: the model's own `(output, batch, bag_loss) -> (loss[b], parts)`, or None.
+    """
+
+    graph: Graph
+    train: Train
+    task: Any
+    loss: Callable[..., Any]
+    objective: Callable[..., Any] | None
+
+
+def gather(
+    data: Packed,
+    hyper: Hyper,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+    length: int,
+    key: Key[Array, ""] | None = None,
+    train: Train | None = None,
+) -> Bags:
+    """Bags out of the packed study, padded to `length`, scaled for this run.
+
+    Args:
+        data: the packed study.
+        hyper: the run's values.
+        index: rows of the study.
+        weight: fillers (0) become all padding.
+        length: padded length; a longer bag is subsampled, which needs `key`.
+        key, train: given in training only: draws the subsample and the instance dropout.
+    """
+    n = data.lengths[index][:, None]
+    place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (len(index), length))
+    mask = (place < n) & (weight > 0)[:, None]
+    if key is not None and train is not None and train.max_instances is not None:
+        place = jnp.where(n > length, _subsample(key, n, length), place)
+    if key is not None and train is not None and train.instance_dropout > 0.0:
+        draw = jnp.where(mask, jax.random.uniform(jax.random.fold_in(key, 1), mask.shape), -1.0)
+        mask &= (draw >= train.instance_dropout) | (draw == draw.max(-1, keepdims=True))
+    rows = data.offsets[index][:, None] + place
+    x = jnp.take(data.x, rows, axis=0, mode="clip")
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if hyper.shift is not None:
+        x = (x - hyper.shift) * hyper.inverse_scale
+    x = jnp.where(mask[..., None], x, 0.0)
+    xy = None
+    if data.coords_um is not None:
+        xy = jnp.where(mask[..., None], jnp.take(data.coords_um, rows, axis=0, mode="clip"), 0.0)
+    return Bags(x, mask, xy)
+
+
+def _subsample(key: Key[Array, ""], n: Int[Array, "b 1"], length: int) -> Int[Array, "b n"]:
+    """`length` different instances out of n > length, each with the same chance, in O(length).
+
+    The bag is cut into `length` runs of neighbours, one instance is drawn from each, and the whole is rotated by a
+    random amount, which makes every instance equally likely although runs differ by one in size.
+    """
+    i = jnp.arange(length, dtype=jnp.int32)
+    # i * n // length without overflow of 32 bits
+    start = i * (n // length) + i * (n % length) // length
+    end = (i + 1) * (n // length) + (i + 1) * (n % length) // length
+    u = jax.random.uniform(key, start.shape)
+    turn = jax.random.randint(jax.random.fold_in(key, 2), (n.shape[0], 1), 0, n)
+    return (jnp.minimum(start + (u * (end - start)).astype(jnp.int32), end - 1) + turn) % n
+
+
+def batch_loss(setup: Setup, hyper: Hyper, output: Output, batch: Batch) -> Float[Array, "b"]:
+    """One value a bag; fillers give exactly 0, whatever their output."""
+
+    def bag_loss(logits: Float[Array, "b c"]) -> Float[Array, "b"]:
+        return setup.loss(logits, batch.target, batch.weight, hyper.loss)
+
+    if setup.objective is None:
+        values = bag_loss(output.logits)
+    else:
+        values, _ = setup.objective(output, batch, bag_loss)
+    return jnp.where(batch.weight > 0, values, 0.0)
+
+
+def train_step(
+    setup: Setup,
+    length: int,
+    data: Packed,
+    hyper: Hyper,
+    key: Key[Array, ""],
+    position: tuple[Int[Array, ""], Int[Array, ""]],
+    state: RunState,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+    update: Bool[Array, ""],
+) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
+    """One step of one run: the new state, and the summed loss and weight of its bags.
+
+    A step without weight, and any step of a finished or failed run, changes nothing: not the parameters, the optimiser,
+    the buffers or a counter (a zero gradient alone would still move Adam).
+    """
+    epoch, step = position
+    draws = jax.random.fold_in(jax.random.fold_in(key, epoch), step)
+    bags = gather(data, hyper, index, weight, length, jax.random.fold_in(draws, 0), setup.train)
+    batch = Batch(bags, data.target[index], weight, index)
+
+    def objective(params: Any) -> tuple[Array, Any]:
+        output, buffers = forward(setup.graph, params, state.buffers, bags, jax.random.fold_in(draws, 1))
+        values = batch_loss(setup, hyper, output, batch)
+        return jnp.sum(values * weight), (values, buffers)
+
+    (total, (values, buffers)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    seen = jnp.sum(weight)
+    alive = ~(state.finished | state.failed) & (seen > 0)
+    finite = jnp.isfinite(total)
+    new = _move(setup.train, hyper, state._replace(buffers=buffers), gradient, seen, update)
+    bad = alive & ~finite
+    kept = keep_where(alive & finite, new, state)
+    kept = kept._replace(
+        failed=state.failed | bad,
+        failed_epoch=jnp.where(bad, epoch, state.failed_epoch),
+        failed_step=jnp.where(bad, step, state.failed_step),
+        failed_bag=jnp.where(bad, index[jnp.argmax(~jnp.isfinite(values))], state.failed_bag),
+    )
+    counts = alive & finite
+    return kept, (jnp.where(counts, total, 0.0), jnp.where(counts, seen, 0.0))
+
+
+def _move(
+    train: Train, hyper: Hyper, state: RunState, gradient: Any, seen: Float[Array, ""], update: Bool[Array, ""]
+) -> RunState:
+    """Add a step's summed gradient and, where `update` says so, turn the sum into an update."""
+    if train.accumulate == 1:
+        mean = jax.tree.map(lambda g: g / jnp.maximum(seen, 1.0), gradient)
+        params, optimizer = optim.apply(train, hyper.rate, state.updates, mean, state.optimizer, state.params)
+        return state._replace(params=params, optimizer=optimizer, updates=state.updates + 1)
+    total = jax.tree.map(jnp.add, state.gradient, gradient)
+    weight = state.gradient_weight + seen
+    mean = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), total)
+    params, optimizer = optim.apply(train, hyper.rate, state.updates, mean, state.optimizer, state.params)
+    waiting = state._replace(gradient=total, gradient_weight=weight)
+    moved = state._replace(
+        params=params,
+        optimizer=optimizer,
+        updates=state.updates + 1,
+        gradient=jax.tree.map(jnp.zeros_like, total),
+        gradient_weight=jnp.zeros_like(weight),
+    )
+    return keep_where(update, moved, waiting)
+
+
+def keep_where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """The tree `new` where the condition holds, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def predict_step(
+    setup: Setup,
+    length: int,
+    data: Packed,
+    hyper: Hyper,
+    params: Any,
+    buffers: Any,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+) -> tuple[Float[Array, "b c"], Float[Array, "b n"] | None]:
+    """Logits, and attention averaged over heads, of some bags on all their instances."""
+    bags = gather(data, hyper, index, weight, length)
+    output, _ = forward(setup.graph, params, buffers, bags, None)
+    return output.logits, None if output.attention is None else output.attention.mean(-1)
+
+
+def judge_epoch(
+    setup: Setup,
+    hyper: Hyper,
+    epoch: Int[Array, ""],
+    state: RunState,
+    logits: Float[Array, "v c"],
+    target: Array,
+    weight: Float[Array, "v"],
+) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
+    """Keep the epoch's parameters if they are the best on validation so far; returns (state, (loss, criterion))."""
+    values = jnp.where(weight > 0, setup.loss(logits, target, weight, hyper.loss), 0.0)
+    loss = jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+    metric = criterion(setup.train.select, setup.task, logits, target, weight, loss).astype(jnp.float32)
+    # an undefined criterion (one class in the part) never wins over a defined one; among such, the loss decides
+    rank = jnp.where(jnp.isnan(metric), -jnp.inf, metric)
+    better = (rank > state.best_metric) | ((rank == state.best_metric) & (loss < state.best_loss))
+    alive = ~(state.finished | state.failed)
+    better &= alive & jnp.isfinite(loss)
+    kept = keep_where(
+        better,
+        state._replace(
+            best_params=state.params,
+            best_buffers=state.buffers,
+            best_metric=rank,
+            best_loss=loss.astype(jnp.float32),
+            best_epoch=epoch,
+        ),
+        state,
+    )
+    if setup.train.patience is not None:
+        stop = epoch - jnp.maximum(kept.best_epoch, 0) >= setup.train.patience
+        kept = kept._replace(finished=kept.finished | (alive & stop))
+    return kept, (loss, metric)
+
+
+def check_parameters(state: RunState, epoch: Int[Array, ""]) -> RunState:
+    """Mark a run as failed whose last update of an epoch left parameters that are not finite."""
+    finite = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(state.params)]).all()
+    bad = ~finite & ~state.failed
+    return state._replace(failed=state.failed | bad, failed_epoch=jnp.where(bad, epoch, state.failed_epoch))
