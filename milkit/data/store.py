@@ -1,0 +1,238 @@
+"""The native store: all bags of a cohort in one HDF5 file, read through a memory map.
+
+Datasets: `features` [N, d] contiguous and uncompressed (float16, float32, or bfloat16 as uint16 bits),
+`offsets` int64 [B+1], `bag_ids` text [B], and `coords_um` float32 [N, 2] where positions are known (top-left
+corner of each tile, x and y, micrometres). Bag b is rows `offsets[b]:offsets[b + 1]`. The file's attributes
+are `format`, `format_version`, `milkit_version`, `dtype`, `encoder`, `mpp`, `tile_um`, `tile_px`,
+`provenance` (JSON) and `content_sha256`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from milkit.data.store_write import (
+    BLOCK_BYTES,
+    FORMAT,
+    FORMAT_VERSION,
+    content_digest,
+    disk_dtype,
+    value_dtype,
+    write_store,
+)
+from milkit.data.where import did_you_mean
+from milkit.errors import DataError
+
+__all__ = ["Store", "open_store", "write_store"]
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An open store. Nothing but the index is in memory; features come from the disk as they are touched.
+
+    Attributes:
+        path: the file.
+        ids: bag ids, in file order.
+        lengths: instances of each bag, int64 [B].
+        features: width d.
+        dtype: of the features: float16, float32 or bfloat16.
+        provenance: `encoder`, `mpp`, `tile_um`, `tile_px` (None where unknown), `dtype`, `sha256` of the
+            content, `milkit_version` and `extra` (what the writer added).
+        x: all features, [N, d], read-only memory map.
+        coords_um: all positions, float32 [N, 2], or None.
+        offsets: first row of each bag, and N; int64 [B+1].
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    lengths: np.ndarray
+    features: int
+    dtype: np.dtype
+    provenance: Mapping[str, Any]
+    x: np.ndarray
+    coords_um: np.ndarray | None
+    offsets: np.ndarray
+    index: Mapping[str, int] = field(repr=False)
+
+    def __len__(self) -> int:
+        """Number of bags."""
+        return len(self.ids)
+
+    def read(self, bag_id: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features [n, d] and coords_um [n, 2] (or None) of a bag: views of the file, not copies.
+
+        Raises:
+            DataError: no such bag.
+        """
+        i = self.index.get(bag_id)
+        if i is None:
+            raise DataError(f"{self.path} holds no bag {bag_id!r}.{did_you_mean(bag_id, self.ids)}")
+        rows = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+        return self.x[rows], None if self.coords_um is None else self.coords_um[rows]
+
+    def validate(self, deep: bool = False) -> None:
+        """Check the store; `open_store` has already checked its structure.
+
+        Args:
+            deep: read every value: NaN and infinities are looked for, and the content is compared with the
+                digest taken when it was written. Takes as long as reading the file.
+
+        Raises:
+            DataError: what is wrong, and in which bag.
+        """
+        open_store(self.path)
+        if not deep:
+            return
+        digests = []
+        for what, values in (("features", self.x), ("coords_um", self.coords_um)):
+            digest = hashlib.sha256()
+            for start, block in _blocks(values):
+                digest.update(block.view(np.uint8).data)
+                self._check_finite(what, start, block)
+            digests.append(digest.hexdigest())
+        if content_digest(digests[0], digests[1], self.offsets, self.ids) != self.provenance["sha256"]:
+            raise DataError(
+                f"{self.path} is damaged: its content is not what was written. Write the store anew."
+            )
+
+    def _check_finite(self, what: str, start: int, block: np.ndarray) -> None:
+        bad = ~np.isfinite(block).all(1)
+        if bad.any():
+            row = start + int(np.flatnonzero(bad)[0])
+            i = int(np.searchsorted(self.offsets, row, side="right")) - 1
+            raise DataError(
+                f"{self.path}: {what} of bag {self.ids[i]!r} hold NaN or infinity at instance "
+                f"{row - int(self.offsets[i])}; write the store anew without it."
+            )
+
+
+def _blocks(values: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of an array, block by block."""
+    if values is not None:
+        rows = max(1, BLOCK_BYTES // (values.shape[1] * values.dtype.itemsize))
+        for start in range(0, len(values), rows):
+            yield start, values[start : start + rows]
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a native store and check its structure; features are memory-mapped, not read.
+
+    Raises:
+        DataError: no such file, not a store, a store of a newer format, one cut short, or one whose parts do
+            not agree.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "is a folder, not a store" if path.is_dir() else f"is not there; the folder is {Path.cwd()}"
+        raise DataError(f"The store {path} {what}.")
+    try:
+        # no lock: stores are renamed into place whole, and locks fail on much network storage
+        with h5py.File(path, "r", locking=False) as file:
+            return _open(path, file)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    text = str(error)
+    if path.stat().st_size == 0:
+        return DataError(f"{path} is an empty file, not a store; write it anew.")
+    if "truncated file" in text:
+        return DataError(
+            f"{path} is cut short (HDF5 expects more bytes than there are); copy or write it anew."
+        )
+    if "signature not found" in text:
+        return DataError(
+            f"{path} is not an HDF5 file; expected a store written by milkit.data.store.write_store."
+        )
+    return DataError(
+        f"{path} cannot be read as a store, it is damaged or cut short ({text}); copy or write it anew."
+    )
+
+
+def _open(path: Path, file: h5py.File) -> Store:
+    attrs = dict(file.attrs)
+    _check_format(path, file, attrs)
+    name = str(attrs["dtype"])
+    features, offsets = file["features"], file["offsets"][:].astype(np.int64)
+    ids = tuple(file["bag_ids"].asstr()[:].tolist())
+    _check_parts(path, features, offsets, ids, name)
+    x = _mapped(path, features).view(value_dtype(name))
+    coords = _mapped(path, file["coords_um"]) if "coords_um" in file else None
+    if coords is not None and coords.shape != (len(x), 2):
+        raise DataError(f"{path} is damaged: coords_um has shape {coords.shape}; expected {(len(x), 2)}.")
+    index = {bag: i for i, bag in enumerate(ids)}
+    if len(index) != len(ids):
+        raise DataError(f"{path} holds a bag id more than once; write the store anew.")
+    return Store(
+        path=path,
+        ids=ids,
+        lengths=np.diff(offsets),
+        features=int(x.shape[1]),
+        dtype=x.dtype,
+        provenance=_provenance(attrs),
+        x=x,
+        coords_um=coords,
+        offsets=offsets,
+        index=index,
+    )
+
+
+def _check_format(path: Path, file: h5py.File, attrs: Mapping[str, Any]) -> None:
+    if attrs.get("format") != FORMAT:
+        raise DataError(
+            f"{path} is an HDF5 file but not a milkit store: it has no attribute format={FORMAT!r}; it holds "
+            f"{sorted(file)[:6]}. Write one with milkit.data.store.write_store."
+        )
+    if int(attrs["format_version"]) > FORMAT_VERSION:
+        raise DataError(
+            f"{path} has store format {attrs['format_version']}, of milkit {attrs.get('milkit_version')}; "
+            f"this milkit reads up to {FORMAT_VERSION}. Update milkit."
+        )
+
+
+def _check_parts(
+    path: Path, features: h5py.Dataset, offsets: np.ndarray, ids: tuple[str, ...], name: str
+) -> None:
+    """Raise where the parts of a store do not agree with each other."""
+    wrong = ""
+    if name not in ("float16", "float32", "bfloat16") or features.dtype != disk_dtype(name):
+        wrong = f"features are {features.dtype} on disk, but its attribute says {name}"
+    elif features.ndim != 2 or features.chunks is not None:
+        wrong = "features are not a contiguous table"
+    elif len(offsets) != len(ids) + 1 or not ids:
+        wrong = f"{len(ids)} bag ids but {len(offsets)} offsets; expected one offset more than ids"
+    elif offsets[0] != 0 or offsets[-1] != len(features) or (np.diff(offsets) < 1).any():
+        wrong = f"offsets do not rise from 0 to the {len(features)} rows of features"
+    if wrong:
+        raise DataError(f"{path} is damaged: {wrong}. Write the store anew.")
+
+
+def _mapped(path: Path, data: h5py.Dataset) -> np.ndarray:
+    """A contiguous dataset as a read-only memory map."""
+    offset, size = data.id.get_offset(), path.stat().st_size
+    if offset is None or size < offset + data.size * data.dtype.itemsize:
+        raise DataError(
+            f"{path} is cut short: {data.name} does not fit into its {size} bytes; write it anew."
+        )
+    # a plain view: slices of np.memmap itself cost more than the read of a small bag
+    return np.memmap(path, data.dtype, "r", offset, data.shape).view(np.ndarray)
+
+
+def _provenance(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "encoder": str(attrs["encoder"]) if "encoder" in attrs else None,
+        "mpp": float(attrs["mpp"]) if "mpp" in attrs else None,
+        "tile_um": float(attrs["tile_um"]) if "tile_um" in attrs else None,
+        "tile_px": int(attrs["tile_px"]) if "tile_px" in attrs else None,
+        "dtype": str(attrs["dtype"]),
+        "sha256": str(attrs["content_sha256"]),
+        "milkit_version": str(attrs["milkit_version"]),
+        "extra": json.loads(attrs["provenance"]),
+    }

@@ -1,0 +1,320 @@
+"""Writing the native store: one pass over the bags, little memory, never half a file under its final name."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import h5py
+import numpy as np
+
+import milkit
+from milkit.errors import DataError
+
+if TYPE_CHECKING:
+    import milkit.types
+
+FORMAT = "milkit.store"
+FORMAT_VERSION = 1
+StoreDtype = Literal["float16", "float32", "bfloat16"]
+BLOCK_BYTES = 16 * 2**20
+"""How much is copied, hashed or scanned at a time."""
+_FLOAT16_MAX = 65504.0
+
+
+def disk_dtype(name: str) -> np.dtype:
+    """The dtype on disk, little-endian; HDF5 knows no bfloat16, so its bits are kept as uint16."""
+    return np.dtype({"float16": "<f2", "float32": "<f4", "bfloat16": "<u2"}[name])
+
+
+def value_dtype(name: str) -> np.dtype:
+    """The dtype in memory."""
+    if name == "bfloat16":
+        import ml_dtypes  # comes with jax; light, but not needed for the other two
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def write_store(
+    path: str | Path,
+    bags: Iterable["milkit.types.Bag"],
+    *,
+    dtype: StoreDtype = "float16",  # what encoders run in; halves disk and transfer
+    encoder: str | None = None,
+    mpp: float | None = None,
+    tile_um: float | None = None,
+    tile_px: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write bags into one native HDF5 store.
+
+    The bags are taken one at a time (a generator will do) and spooled to temporary files beside the target:
+    memory holds one bag, and the disk needs room for the features twice while writing. The store gets its
+    name only when it is whole and on disk; after an error nothing is left behind and an older store is
+    untouched.
+
+    Args:
+        path: the file to write, usually `.h5`; its folder is made where it is missing.
+        bags: ids unique and not blank; `x` [n, d] finite, n >= 1, one d for all; `coords_um` [n, 2] in
+            micrometres for all bags or for none.
+        dtype: of the features on disk.
+        encoder: name of the encoder that made the features, with its version.
+        mpp: micrometres per pixel of the tiles as the encoder saw them.
+        tile_um: width of a tile in micrometres.
+        tile_px: width of a tile in pixels as the encoder saw it.
+        provenance: anything else worth keeping, JSON-able (source files, tiling parameters ...).
+        overwrite: replace a store that is there already.
+
+    Returns:
+        The path written.
+
+    Raises:
+        DataError: the file exists; a bag is empty, of another width, not finite, given twice or without an
+            id; a value does not fit the dtype; the disk is full. The message names the bag.
+    """
+    path = Path(path).expanduser()
+    if dtype not in ("float16", "float32", "bfloat16"):
+        raise DataError(f"dtype={dtype!r}; a store holds float16, float32 or bfloat16.")
+    attrs = _attributes(dtype, encoder, mpp, tile_um, tile_px, provenance)
+    _refuse_existing(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # a folder of its own beside the target: same disk, so the last step is a rename
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise DataError(f"The store {path} cannot be written: {error.strerror or error}.") from None
+    try:
+        with (work / "features").open("w+b", 0) as features, (work / "coords").open("w+b", 0) as coords:
+            spool = _Spool(dtype, features, coords)
+            for bag in bags:  # an error of the caller's own generator passes through unchanged
+                with _disk_errors(path):
+                    spool.add(bag)
+            with _disk_errors(path):
+                _write_hdf5(work / "store.h5", spool, attrs)
+        _refuse_existing(path, overwrite)
+        with _disk_errors(path):
+            os.replace(work / "store.h5", path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return path
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say which store could not be written; HDF5's own messages name neither file nor cause."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 raises either
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"Writing the store {path} failed: {cause}. Nothing was left behind; "
+            "check the free space (features are needed twice while writing) and try again."
+        ) from error
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the name of a file to write.")
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} is there already; give overwrite=True to replace it, or another name.")
+
+
+def _attributes(
+    dtype: str,
+    encoder: str | None,
+    mpp: float | None,
+    tile_um: float | None,
+    tile_px: int | None,
+    provenance: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    sizes = {"mpp": mpp, "tile_um": tile_um, "tile_px": tile_px}
+    for name, value in sizes.items():
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise DataError(
+                f"{name}={value} is no size; expected a number above 0, or None where it is unknown."
+            )
+    if mpp is not None and tile_um is not None and tile_px is not None:
+        implied = mpp * tile_px
+        if abs(implied - tile_um) > 0.01 * tile_um:  # 1 %: more than rounding, less than any real mix-up
+            raise DataError(
+                f"tile_px={tile_px} x mpp={mpp} is {implied:g} um, but tile_um={tile_um:g}; mpp and tile_px "
+                "are those of the tile as the encoder saw it (after resizing). Leave out the unknown one."
+            )
+    try:
+        text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"provenance cannot be written as JSON ({error}); use text, numbers, lists, dicts."
+        ) from None
+    known = {"encoder": encoder, **sizes}
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "milkit_version": milkit.__version__,
+        "dtype": dtype,
+        "provenance": text,
+        **{name: value for name, value in known.items() if value is not None},
+    }
+
+
+@dataclass
+class _Spool:
+    """Bags as they come, appended to flat files; keeps only ids, lengths and running digests."""
+
+    dtype: str
+    features: io.RawIOBase
+    coords: io.RawIOBase
+    ids: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    width: int = 0
+    has_coords: bool = False
+    seen: set[str] = field(default_factory=set)
+    hashes: tuple[Any, Any] = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256()))
+
+    def add(self, bag: "milkit.types.Bag") -> None:
+        """Check one bag and append it."""
+        self._check_id(bag.id)
+        x = np.asarray(bag.x)
+        self._check_shape(bag.id, x)
+        packed = _packed(bag.id, x, self.dtype)
+        coords = self._checked_coords(bag, len(x))
+        self.hashes[0].update(packed)
+        _write_all(self.features, packed)
+        if coords is not None:
+            self.hashes[1].update(coords)
+            _write_all(self.coords, coords)
+        self.ids.append(bag.id)
+        self.seen.add(bag.id)
+        self.lengths.append(len(x))
+
+    def _check_id(self, name: str) -> None:
+        after = f"after bag {self.ids[-1]!r}" if self.ids else "the first bag"
+        if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
+            raise DataError(
+                f"A bag ({after}) has the id {name!r}; expected text, not blank, without blanks around it."
+            )
+        if name in self.seen:
+            raise DataError(f"Bag {name!r} is given twice; ids must be unique.")
+
+    def _check_shape(self, name: str, x: np.ndarray) -> None:
+        if x.ndim != 2 or 0 in x.shape:
+            raise DataError(
+                f"Bag {name!r} has features of shape {x.shape}; expected [instances, features], none 0."
+            )
+        if self.ids and x.shape[1] != self.width:
+            raise DataError(
+                f"Bag {name!r} has {x.shape[1]} features an instance, but bag {self.ids[0]!r} has "
+                f"{self.width}; a store holds one width (one encoder)."
+            )
+        self.width = x.shape[1]
+
+    def _checked_coords(self, bag: "milkit.types.Bag", n: int) -> np.ndarray | None:
+        given = bag.coords_um is not None
+        if self.ids and given != self.has_coords:
+            raise DataError(
+                f"Bag {bag.id!r} has {'' if given else 'no '}coords_um, unlike the bags before it; "
+                "give them for all bags or for none."
+            )
+        self.has_coords = given
+        if bag.coords_um is None:
+            return None
+        coords = np.ascontiguousarray(bag.coords_um, "<f4")
+        if coords.shape != (n, 2) or not np.isfinite(coords).all():
+            raise DataError(
+                f"coords_um of bag {bag.id!r} has shape {coords.shape}; expected {(n, 2)}, finite numbers."
+            )
+        return coords
+
+
+def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
+    """Write an array to an unbuffered file, one call to which may take only a part (a disk nearly full)."""
+    left = values.reshape(-1).view(np.uint8).data
+    while left:
+        left = left[file.write(left) :]
+
+
+def _packed(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
+    """The features as they go to disk; raises where they are not finite or do not fit."""
+    if x.dtype.kind not in "fiu" and x.dtype.name != "bfloat16":
+        raise DataError(f"Bag {name!r} has features of dtype {x.dtype}; expected numbers.")
+    bad = ~np.isfinite(x)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise DataError(
+            f"Bag {name!r} holds {x[row, column]} at instance {row}, feature {column} ({int(bad.sum())} "
+            "values are NaN or infinite); a store holds finite features only. Look at how they were made."
+        )
+    with np.errstate(over="ignore", under="ignore"):  # overflow is reported below, underflow to 0 is rounding
+        values = x.astype(value_dtype(dtype))
+    over = ~np.isfinite(values)
+    if dtype == "float16":
+        over |= np.abs(x.astype(np.float64 if x.dtype.itemsize > 4 else np.float32)) > _FLOAT16_MAX
+    if over.any():
+        row, column = np.argwhere(over)[0].tolist()
+        raise DataError(
+            f"Bag {name!r}: the value {x[row, column]} at instance {row}, feature {column} is beyond what "
+            f"{dtype} holds{' (65504)' if dtype == 'float16' else ''}; write the store with dtype='float32'"
+            f"{'' if dtype == 'float16' else ' and scaled features'}."
+        )
+    return np.ascontiguousarray(values).view(disk_dtype(dtype))
+
+
+def content_digest(features: str, coords: str, offsets: np.ndarray, ids: Iterable[str]) -> str:
+    """sha256 of a store's content, from the digests of its features and coordinates."""
+    parts = [
+        features,
+        coords,
+        hashlib.sha256(np.asarray(offsets, "<i8").tobytes()).hexdigest(),
+        json.dumps(list(ids)),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _write_hdf5(path: Path, spool: _Spool, attrs: Mapping[str, Any]) -> None:
+    if not spool.ids:
+        raise DataError("There is no bag to write; a store holds at least one.")
+    offsets = np.concatenate([[0], np.cumsum(spool.lengths)]).astype(np.int64)
+    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+        file.attrs.update(attrs)
+        _copy(spool.features, file, "features", (int(offsets[-1]), spool.width), disk_dtype(spool.dtype))
+        if spool.has_coords:
+            _copy(spool.coords, file, "coords_um", (int(offsets[-1]), 2), np.dtype("<f4"))
+        file.create_dataset("offsets", data=offsets)
+        file.create_dataset("bag_ids", data=spool.ids, dtype=h5py.string_dtype("utf-8"))
+        digests = [h.hexdigest() for h in spool.hashes]
+        file.attrs["content_sha256"] = content_digest(digests[0], digests[1], offsets, spool.ids)
+    _sync(path)
+
+
+def _copy(spooled: io.RawIOBase, file: h5py.File, name: str, shape: tuple[int, int], dtype: np.dtype) -> None:
+    """Copy a spooled flat file into a contiguous dataset, block by block."""
+    data = file.create_dataset(
+        name, shape, dtype
+    )  # no chunks, no filter: contiguous, so it can be memory-mapped
+    rows = max(1, BLOCK_BYTES // (shape[1] * dtype.itemsize))
+    spooled.seek(0)
+    for start in range(0, shape[0], rows):
+        stop = min(start + rows, shape[0])
+        block = np.empty((stop - start, shape[1]), dtype)
+        if spooled.readinto(block.reshape(-1).view(np.uint8).data) != block.nbytes:
+            raise OSError(f"a spooled file of {name} lost bytes")
+        data[start:stop] = block
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or a folder's entries, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
