@@ -1,0 +1,26 @@
+"""The models, one paper a file.
+
+`Model` is the only list: `typing.get_args(Model)` gives the config classes, from which the allow-list of
+saved experiments and the tests' parametrisation come. A new model is one file and one name here.
+"""
+
+from milkit.models.bag_statistics import BagStatistics
+from milkit.models.ilse2018 import ABMIL
+from milkit.models.pooling import EmbeddingPooling, InstancePooling
+from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
+
+Model = (
+    ABMIL | InstancePooling | EmbeddingPooling | InstanceNet | BagNet | BagNetDS | BagNetRC | BagStatistics
+)
+
+__all__ = [
+    "ABMIL",
+    "BagNet",
+    "BagNetDS",
+    "BagNetRC",
+    "BagStatistics",
+    "EmbeddingPooling",
+    "InstanceNet",
+    "InstancePooling",
+    "Model",
+]

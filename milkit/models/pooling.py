@@ -1,0 +1,201 @@
+"""The plain baselines: pool the instances' scores, or pool their embeddings, by a fixed rule.
+
+*Instance space*: an MLP scores every instance, the scores are pooled to the bag's. *Embedding space*: an MLP
+encodes every instance, the embeddings are pooled, one linear layer (or a small MLP) classifies the bag.
+
+=========  =================================================  =========================================
+pooling    in instance space                                  in embedding space
+=========  =================================================  =========================================
+`mean`     mean of the logits                                 mean of each feature
+`max`      highest logit of each output                       highest value of each feature
+`lse`      log-mean-exp of the logits, sharpness `r`          the same of each feature
+`gm`       generalised mean of the *probabilities*, given     generalised mean of each feature, which
+           back as a logit; `r` = 1 is their plain mean       must be >= 0 (after a ReLU)
+`topk`     mean of the highest logits of each output          mean of the highest values of each feature
+=========  =================================================  =========================================
+
+References:
+    Ilse, Tomczak & Welling (2018) on the two spaces; Pinheiro & Collobert (2015, CVPR) on `lse`; Jia et al.
+    (2017, IEEE TMI) on `gm`; Campanella et al. (2019, Nature Medicine) for training on the best k instances.
+
+Deviations:
+    None known for mean and max in instance space: they agree with the MeanMIL and MaxMIL of Tang et al.
+    (2024). `lse` divides by the number of instances inside the logarithm (as Wang et al. 2018 do), so that a
+    bag's score does not grow with its size.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from milkit.errors import ConfigError
+from milkit.nn import (
+    MLP,
+    Init,
+    Pooling,
+    gm_of_probabilities,
+    linear,
+    masked_gm,
+    masked_lse,
+    masked_max,
+    masked_mean,
+    masked_topk,
+)
+from milkit.types import Bags, Output
+
+
+def _check(pooling: Pooling, r: float, k: int, fraction: float) -> None:
+    """Refuse options that contradict each other, when the config is made."""
+    if pooling in ("lse", "gm") and not r > 0:
+        raise ConfigError(f"r is {r} with pooling={pooling!r}; expected a sharpness above 0.")
+    if pooling != "topk":
+        if k or fraction:
+            raise ConfigError(
+                f"k={k} and fraction={fraction} mean something with pooling='topk' only, not {pooling!r}."
+            )
+        return
+    if bool(k) == bool(fraction):
+        raise ConfigError(
+            f"pooling='topk' has k={k} and fraction={fraction}; give one of them, "
+            "such as k=3, or fraction=0.1 of each bag."
+        )
+    if k < 0 or not 0 <= fraction <= 1:
+        raise ConfigError(
+            f"pooling='topk' has k={k} and fraction={fraction}; expected k >= 1 or 0 < fraction <= 1."
+        )
+
+
+def _pool(
+    x: Float[Array, "b n d"], mask: Bool[Array, "b n"], config: "InstancePooling | EmbeddingPooling"
+) -> Float[Array, "b d"]:
+    """Pool by a rule that is the same in both spaces (all but `gm`)."""
+    if config.pooling == "mean":
+        return masked_mean(x, mask)
+    if config.pooling == "max":
+        return masked_max(x, mask)
+    if config.pooling == "lse":
+        return masked_lse(x, mask, config.r)
+    return masked_topk(x, mask, k=config.k, fraction=config.fraction)
+
+
+@dataclass(frozen=True)
+class InstancePooling:
+    """Score every instance, pool the scores. With `encoder=()` the linear instance model."""
+
+    position_aware: ClassVar[bool] = False
+
+    pooling: Pooling = "max"
+    encoder: tuple[int, ...] = (512,)  # MeanMIL and MaxMIL of Tang et al. (2024)
+    """Widths of the hidden layers before the score; () scores with one linear layer."""
+    r: float = 4.0  # Jia et al. (2017) and Li et al. (2023) for gm
+    """Sharpness of `lse` and `gm`: small is near the mean, large near the maximum."""
+    k: int = 0
+    """How many of the highest instances `topk` averages; all in a smaller bag."""
+    fraction: float = 0.0
+    """Which share of a bag's instances `topk` averages instead, rounded up."""
+    dropout: float = 0.0  # published rates differ; none is the neutral choice
+    """Rate after each hidden layer."""
+    init: Init = "torch"
+
+    def __post_init__(self) -> None:
+        _check(self.pooling, self.r, self.k, self.fraction)
+        if self.dropout and not self.encoder:
+            raise ConfigError(f"dropout={self.dropout} acts after hidden layers, but encoder=() has none.")
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """`standard` where one positive instance makes a bag positive and no other instance can undo it."""
+        only_the_best_counts = self.pooling == "max" or self.k == 1
+        return frozenset({"standard"} if only_the_best_counts else {"collective"})
+
+    def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "InstancePoolingModule":
+        """Make the module for bags of `in_features` and `out_features` logits."""
+        return InstancePoolingModule(self, in_features, out_features, rngs=rngs)
+
+
+class InstancePoolingModule(nnx.Module):
+    """See `InstancePooling`."""
+
+    def __init__(self, config: InstancePooling, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = MLP(in_features, config.encoder, rngs=rngs, dropout=config.dropout, init=config.init)
+        self.scorer = linear(self.encoder.out_features, out_features, rngs=rngs, init=config.init)
+
+    def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
+        """Logits and instance logits; there is no attention and no bag embedding."""
+        scores = self.scorer(self.encoder(bags.x, deterministic=deterministic, rngs=rngs))
+        if self.config.pooling == "gm":
+            logits = gm_of_probabilities(scores, bags.mask, self.config.r)
+        else:
+            logits = _pool(scores, bags.mask, self.config)
+        return Output(logits, instance_logits=jnp.where(bags.mask[..., None], scores, 0))
+
+
+@dataclass(frozen=True)
+class EmbeddingPooling:
+    """Encode every instance, pool the embeddings, classify the bag's embedding."""
+
+    claims: ClassVar[frozenset[str]] = frozenset({"collective"})
+    """Even with `max`: the classifier may weigh a pooled feature negatively, so an instance can undo a
+    positive bag."""
+    position_aware: ClassVar[bool] = False
+
+    pooling: Pooling = "mean"
+    encoder: tuple[int, ...] = (512,)  # the projection that slide-level models use; see ABMIL
+    """Widths of the instance encoder, each with ReLU; () pools the raw features."""
+    head: tuple[int, ...] = ()
+    """Widths of hidden layers between the pooled embedding and the logits, each with ReLU."""
+    r: float = 4.0  # as in InstancePooling
+    """Sharpness of `lse` (above 0) and `gm` (at least 1)."""
+    k: int = 0
+    """How many of the highest values of a feature `topk` averages; all in a smaller bag."""
+    fraction: float = 0.0
+    """Which share of a bag's instances `topk` averages instead, rounded up."""
+    dropout: float = 0.0  # published rates differ; none is the neutral choice
+    """Rate after each hidden layer of encoder and head."""
+    init: Init = "torch"
+
+    def __post_init__(self) -> None:
+        _check(self.pooling, self.r, self.k, self.fraction)
+        if self.pooling == "gm" and (self.r < 1 or not self.encoder):
+            raise ConfigError(
+                f"pooling='gm' in embedding space has r={self.r} and encoder={self.encoder}; it needs r >= 1 "
+                "and embeddings that are not negative, so at least one encoder layer (its ReLU sees to that)."
+            )
+        if self.dropout and not (self.encoder or self.head):
+            raise ConfigError(
+                f"dropout={self.dropout} acts after hidden layers, but encoder=() and head=() have none."
+            )
+
+    def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "EmbeddingPoolingModule":
+        """Make the module for bags of `in_features` and `out_features` logits."""
+        return EmbeddingPoolingModule(self, in_features, out_features, rngs=rngs)
+
+
+class EmbeddingPoolingModule(nnx.Module):
+    """See `EmbeddingPooling`."""
+
+    def __init__(self, config: EmbeddingPooling, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        self.config = config
+        encode = partial(MLP, rngs=rngs, dropout=config.dropout, init=config.init)
+        self.encoder = encode(in_features, config.encoder)
+        self.head = encode(self.encoder.out_features, config.head)
+        self.classifier = linear(self.head.out_features, out_features, rngs=rngs, init=config.init)
+
+    def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
+        """Logits and the pooled embedding; an instance's logits are those of a bag that holds it alone."""
+        embeddings = self.encoder(bags.x, deterministic=deterministic, rngs=rngs)
+        if self.config.pooling == "gm":
+            pooled = masked_gm(embeddings, bags.mask, self.config.r)
+        else:
+            pooled = _pool(embeddings, bags.mask, self.config)
+
+        def classify(z: Float[Array, "*shape e"]) -> Float[Array, "*shape c"]:
+            return self.classifier(self.head(z, deterministic=deterministic, rngs=rngs))
+
+        instance_logits = jnp.where(bags.mask[..., None], classify(embeddings), 0)
+        return Output(classify(pooled), instance_logits=instance_logits, embedding=pooled)

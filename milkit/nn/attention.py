@@ -1,0 +1,48 @@
+"""Attention pooling over the instances of a bag."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from milkit.nn.initialisers import Init, linear
+from milkit.nn.masked import masked_softmax
+
+
+class AttentionPool(nnx.Module):
+    """Weights a = softmax over instances of w' tanh(V h), or of w' (tanh(V h) * sigmoid(U h)) when gated.
+
+    V and U have biases, as in the authors' code (the paper's equations show none). w has none: it would add
+    the same number to all scores of a bag, which the softmax takes away.
+
+    References:
+        Ilse, Tomczak & Welling (2018), equations 8 and 9.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int,
+        *,
+        rngs: nnx.Rngs,
+        heads: int = 1,
+        gated: bool = True,
+        init: Init = "torch",
+    ):
+        self.tanh = linear(in_features, width, rngs=rngs, init=init)
+        self.gate = linear(in_features, width, rngs=rngs, init=init) if gated else None
+        self.score = linear(width, heads, rngs=rngs, init=init, use_bias=False)
+
+    def __call__(
+        self, h: Float[Array, "b n e"], mask: Bool[Array, "b n"]
+    ) -> tuple[Float[Array, "b k e"], Float[Array, "b n k"]]:
+        """Pool h [b, n, e] to one embedding a head [b, k, e]; also the weights [b, n, k].
+
+        A head's weights sum to 1 over real instances and are 0 on padding; a bag that is all padding gives
+        zeros.
+        """
+        hidden = jnp.tanh(self.tanh(h))
+        if self.gate is not None:
+            hidden = hidden * jax.nn.sigmoid(self.gate(h))
+        attention = masked_softmax(self.score(hidden), mask)
+        return jnp.einsum("bnk,bne->bke", attention, h), attention
