@@ -1,3 +1,47 @@
-"""milkit: weakly supervised multiple-instance learning, from an experiment file to numbers that last."""
+"""milkit: weakly supervised multiple-instance learning, from an experiment file to numbers that last.
+
+The names below are what an experiment file needs; they are imported when first used, so that `import milkit` and
+`milkit --help` cost nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from milkit.api import run
+    from milkit.data.cohort import Cohort
+    from milkit.data.datasets import Classic
+    from milkit.data.memory import in_memory
+    from milkit.data.protocol import GivenFolds, Holdout, KFold, MonteCarlo, Nested, SavedFolds
+    from milkit.experiment import Experiment
+    from milkit.models import ABMIL
+    from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival
+    from milkit.train.config import Adam, AdamW, Sgd, Train
+    from milkit.types import Bag, Bags, Batch, Images, Output
+
+_WHERE = {
+    "milkit.api": ("run",),
+    "milkit.data.datasets": ("Classic",),
+    "milkit.data.cohort": ("Cohort",),
+    "milkit.data.memory": ("in_memory",),
+    "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "MonteCarlo", "Nested", "SavedFolds"),
+    "milkit.experiment": ("Experiment",),
+    "milkit.models": ("ABMIL",),
+    "milkit.task": ("Binary", "MultiClass", "MultiLabel", "Regression", "Survival"),
+    "milkit.train.config": ("Adam", "AdamW", "Sgd", "Train"),
+    "milkit.types": ("Bag", "Bags", "Batch", "Images", "Output"),
+}
+_HOME = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"milkit has no {name!r}; it has {', '.join(sorted(_HOME))}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

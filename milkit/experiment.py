@@ -95,7 +95,9 @@ def _check_selection(experiment: Experiment) -> None:
                 f"choose one of {', '.join(known)}."
             )
     if experiment.optimistic == "last":
-        raise ConfigError("optimistic='last' selects nothing; name a criterion such as 'accuracy', or leave it None.")
+        raise ConfigError(
+            "optimistic='last' selects nothing; name a criterion such as 'accuracy', or leave it None."
+        )
     share = getattr(experiment.protocol, "validation", None)
     brings_its_own = type(experiment.protocol).__name__ in ("GivenFolds", "SavedFolds", "Nested")
     if experiment.train.select != "last" and share == 0 and not brings_its_own:

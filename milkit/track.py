@@ -53,7 +53,9 @@ class WandbTracker:
         try:
             import wandb
         except ImportError as error:
-            raise ConfigError("--track wandb needs the wandb package; install it with `pip install wandb`.") from error
+            raise ConfigError(
+                "--track wandb needs the wandb package; install it with `pip install wandb`."
+            ) from error
         # wandb writes below its `dir` and puts names of the machine's user in its files: keep all in the run folder
         os.environ.setdefault("WANDB_SILENT", "true")
         self._run = wandb.init(

@@ -115,7 +115,11 @@ class Epoch:
 
 
 def draw_epoch(
-    layout: TrainLayout, parts: Sequence[np.ndarray], keys: Sequence[tuple[int, ...]], shared: int, epoch: int,
+    layout: TrainLayout,
+    parts: Sequence[np.ndarray],
+    keys: Sequence[tuple[int, ...]],
+    shared: int,
+    epoch: int,
     accumulate: int = 1,
 ) -> Epoch:
     """Draw the order of one epoch.

@@ -43,7 +43,9 @@ def run_key(seed: int, repeat: int, fold: int, inner: int, replicate: int) -> ja
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def initialise(model: Any, in_features: int, out_features: int, train: Any, rates: Any, keys: jax.Array) -> RunState:
+def initialise(
+    model: Any, in_features: int, out_features: int, train: Any, rates: Any, keys: jax.Array
+) -> RunState:
     """States of several runs before their first step; jitted, as eager initialisation takes seconds."""
     start = partial(initial_state, model, in_features, out_features, train)
     return jax.vmap(start)(rates, jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
@@ -162,7 +164,13 @@ class Engine:
     """
 
     def __init__(
-        self, setup: Setup, data: Packed, layout: TrainLayout, rungs: tuple[int, ...], lengths: np.ndarray, seed: int
+        self,
+        setup: Setup,
+        data: Packed,
+        layout: TrainLayout,
+        rungs: tuple[int, ...],
+        lengths: np.ndarray,
+        seed: int,
     ) -> None:
         self.setup, self.data, self.layout, self.rungs, self.lengths, self.seed = (
             setup, data, layout, rungs, lengths, seed,

@@ -177,7 +177,12 @@ def train_step(
 
 
 def _move(
-    train: Train, hyper: Hyper, state: RunState, gradient: Any, seen: Float[Array, ""], update: Bool[Array, ""]
+    train: Train,
+    hyper: Hyper,
+    state: RunState,
+    gradient: Any,
+    seen: Float[Array, ""],
+    update: Bool[Array, ""],
 ) -> RunState:
     """Add a step's summed gradient and, where `update` says so, turn the sum into an update."""
     if train.accumulate == 1:

@@ -1,0 +1,7 @@
+"""`python -m milkit`."""
+
+import sys
+
+from milkit.cli import main
+
+sys.exit(main())

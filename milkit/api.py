@@ -1,0 +1,139 @@
+"""What the command line does, as functions: run an experiment whole, read its report again, load an experiment file."""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from milkit import config
+from milkit.errors import ConfigError
+from milkit.execute.folder import read_json
+from milkit.execute.run import execute
+from milkit.experiment import Experiment, allowed_types
+from milkit.report import write_report
+from milkit.report.results import write_results
+
+
+def run(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    track: Sequence[str] = (),
+    source: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train, select, predict, measure and report one experiment.
+
+    Args:
+        experiment: what to run.
+        out: run folder to make.
+        resume: go on with an interrupted study in `out`.
+        force: replace the run in `out`.
+        track: further trackers, such as ("wandb",).
+        source: the file that defines the experiment (a model class of your own needs it for replays).
+
+    Returns:
+        What `results.json` holds.
+    """
+    out = Path(out)
+    execute(
+        experiment,
+        out,
+        resume=resume,
+        force=force,
+        track=track,
+        source=None if source is None else Path(source),
+    )
+    return report(out)
+
+
+def report(out: str | Path) -> dict[str, Any]:
+    """Recompute every number of a run folder from its predictions, and write its report again."""
+    out = Path(out)
+    results = write_results(out)
+    write_report(out)
+    return results
+
+
+def experiments(file: Path) -> dict[str, Experiment]:
+    """The experiments of a Python file: `Experiment` values at module level, by name, in order.
+
+    Raises:
+        ConfigError: the file is not there, cannot be imported, or holds none.
+    """
+    module = _import(file)
+    found = {n: v for n, v in vars(module).items() if isinstance(v, Experiment) and not n.startswith("_")}
+    if not found:
+        raise ConfigError(
+            f"{file} holds no experiment; define one at module level: `my_study = Experiment(...)`."
+        )
+    return {n: v if v.name else replace(v, name=n) for n, v in found.items()}
+
+
+def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path | None]:
+    """The experiment of a run's `config.json`, to be run again.
+
+    Args:
+        file: a run folder's `config.json`.
+        trust_source: import the saved source of a model that is not milkit's own, which runs its code.
+
+    Returns:
+        The experiment with the width it was run at, and its source file if it needs one.
+
+    Raises:
+        ConfigError: the file names something unknown, or needs a source that was not trusted or has changed.
+    """
+    settings = read_json(file)
+    if not isinstance(settings, dict) or "experiment" not in settings:
+        raise ConfigError(
+            f"{file} holds no experiment; give a run folder's config.json or an experiment .py file."
+        )
+    stated = settings["experiment"]
+    if stated.get("data", {}).get("type") == "InMemory":
+        raise ConfigError(
+            f"{file}: this study ran on bags held in memory, which its folder does not keep; run its script again, or "
+            "write the bags to a store with milkit.data.store.write_store first."
+        )
+    allowed, source = allowed_types(), None
+    if "source" in settings:
+        source = file.parent / settings["source"]["file"]
+        if not trust_source:
+            raise ConfigError(
+                f"{file} uses the model {settings['source']['model']!r} of {source}; replaying it runs that file's code. "
+                "Read it, then add --trust-source."
+            )
+        if hashlib.sha256(source.read_bytes()).hexdigest() != settings["source"]["sha256"]:
+            raise ConfigError(
+                f"{source} is not the file that this run used (its digest differs); restore it."
+            )
+        own = {n: v for n, v in vars(_import(source)).items() if isinstance(v, type) and is_dataclass(v)}
+        allowed = own | allowed
+    experiment = config.from_json(stated, allowed, str(file))
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{file} holds a {type(experiment).__name__}, not an Experiment.")
+    train = replace(experiment.train, width=settings.get("width", experiment.train.width))
+    return replace(experiment, train=train), source
+
+
+def _import(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise ConfigError(
+            f"{file} is not there; give the path of an experiment file, such as experiments/demo.py."
+        )
+    name = f"milkit_experiment_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{file} is not a Python file; experiments are .py files.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(file.resolve().parent))  # so that it can import its neighbours, as a script can
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+    return module

@@ -1,0 +1,66 @@
+"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (one message, no traceback), 1 ours, 130 Ctrl-C."""
+
+import importlib
+import sys
+
+from milkit.errors import MilkitError
+
+COMMANDS = {
+    "demo": "a real cross-validated study on packaged data (MUSK1), no argument needed",
+    "run": "an experiment file, or all experiments in it: train, select, predict, measure, report",
+    "report": "recompute a run folder's numbers from its predictions and write its report again",
+    "data": "known public data sets: what is here, where to get the rest",
+}
+
+_USAGE = """usage: milkit COMMAND [arguments]
+
+{commands}
+
+examples:
+  milkit demo
+  milkit run experiments/ilse2018_classic.py:musk1_gated --train.epochs 50 --seeds 3
+  milkit run runs/demo/config.json --out runs/again
+  milkit COMMAND --help
+"""
+
+
+def usage() -> str:
+    """The text of `milkit --help`."""
+    width = max(map(len, COMMANDS))
+    return _USAGE.format(commands="\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from milkit import __version__
+
+        print(f"milkit {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean `milkit {close[0]}`?" if close else "`milkit --help` lists the commands."
+        print(f"milkit: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"milkit.commands.{name}").main(rest)
+    except MilkitError as error:
+        print(f"milkit {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\nmilkit {name}: interrupted. What had finished is readable; repeat the command with --resume to go on.",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""`milkit run`: experiments of a file, or one that was run before."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from milkit.errors import ConfigError
+
+HELP = """usage: milkit run FILE.py[:NAME ...] [options] [overrides]
+       milkit run RUN/config.json --out DIR [options]
+
+Train, select, predict, measure and report an experiment, or all experiments of a file. The second form repeats a run
+to the same bits (same width, backend and versions).
+
+options:
+  --out DIR        run folder (default: runs/NAME); with several experiments, their folders are made inside it
+  --resume         go on with a study that was interrupted
+  --force          replace the run that is in the folder
+  --track wandb    follow it in Weights & Biases too (offline, unless WANDB_MODE says otherwise)
+  --trust-source   replay a run whose model is defined in its saved experiment file (this runs that file's code)
+
+overrides: any field of the experiment, such as --train.epochs 50, --seeds 3, --train.optimizer.learning-rate 1e-4;
+  `milkit run FILE.py:NAME --help` lists them with their values.
+
+examples:
+  milkit run experiments/ilse2018_classic.py:musk1_gated
+  milkit run experiments/ilse2018_classic.py:musk1_gated:musk1_attention --seeds 3 --out runs/ilse
+  milkit run runs/demo/config.json --out runs/again
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit status."""
+    cut = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
+    targets, rest = arguments[:cut], arguments[cut:]
+    if not targets:
+        print(HELP, end="", file=sys.stdout if rest else sys.stderr)
+        return 0 if rest[:1] in (["-h"], ["--help"]) else 2
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--out", type=Path)
+    own.add_argument("--resume", action="store_true")
+    own.add_argument("--force", action="store_true")
+    own.add_argument("--trust-source", action="store_true")
+    own.add_argument("--track", action="append", choices=["wandb"], default=[])
+    options, overrides = own.parse_known_args(rest)
+    if options.resume and options.force:
+        raise ConfigError("--resume goes on with a run and --force throws it away; give one of them.")
+
+    from milkit import api
+    from milkit.commands.overrides import override
+    from milkit.commands.show import summary
+
+    found = []
+    for target in targets:
+        found += _find(target, trust_source=options.trust_source)
+    several = len(found) > 1
+    for experiment, source in found:
+        changed = override(experiment, overrides, f"milkit run {targets[0]}")
+        out = options.out or Path("runs")
+        if several or options.out is None:
+            out = out / experiment.name
+        results = api.run(
+            changed,
+            out,
+            resume=options.resume,
+            force=options.force,
+            track=tuple(options.track),
+            source=source,
+        )
+        print(summary(results, out))
+    return 0
+
+
+def _find(target: str, *, trust_source: bool) -> list:
+    from milkit import api
+
+    file, *names = target.split(":")
+    path = Path(file)
+    if path.suffix == ".json" or path.is_dir():
+        path = path / "config.json" if path.is_dir() else path
+        return [api.replay(path, trust_source=trust_source)]
+    known = api.experiments(path)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{path} has no experiment {name!r}; {hint}It has: {', '.join(known)}.")
+    return [(known[n], path) for n in names or known]

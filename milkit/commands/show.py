@@ -1,0 +1,33 @@
+"""What a finished run says on the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+SHOWN = ("auroc", "auprc", "accuracy", "balanced_accuracy", "macro_f1", "c_index", "mae", "r2")
+
+
+def summary(results: dict[str, Any], out: Path) -> str:
+    """The main figures with both intervals, every selection on lines of its own, and where the report is."""
+    counts = results["counts"]
+    lines = [
+        f"{results['experiment'] or 'experiment'}: {counts['patients']} patients, {counts['runs']} runs",
+        f"{'':>28}  value   sampling 95 %    procedure 95 %",
+    ]
+    for name, part in results["selections"].items():
+        marks = f"  ({', '.join(part['marks'])})" if part.get("marks") else ""
+        for metric in (m for m in SHOWN if m in part["metrics"]):
+            m = part["metrics"][metric]
+            lines.append(
+                f"{name + ' ' + metric:>28}  {_number(m['value'])}   {_interval(m['sampling'])}   "
+                f"{_interval(m['procedure'])}{marks}"
+            )
+    lines += [f"marked: {mark}" for mark in results.get("marks", [])]
+    return "\n".join([*lines, f"report: {out / 'report.html'}"])
+
+
+def _number(value: float | None) -> str:
+    return "  -  " if value is None else f"{value:.3f}"
+
+
+def _interval(pair: list[float | None] | None) -> str:
+    return "      -       " if pair is None else f"{_number(pair[0])} - {_number(pair[1])}"

@@ -1,0 +1,274 @@
+"""From an experiment to what its programs need: the study, its splits, the list of runs, and the engine."""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from milkit.data.batches import ladder, train_layout
+from milkit.data.protocol import Plan, Split
+from milkit.data.study import Study
+from milkit.errors import ConfigError, DataError
+from milkit.experiment import Experiment
+from milkit.losses import LossParams, for_task, loss_params
+from milkit.train import optim
+from milkit.train.config import Train
+from milkit.train.engine import Engine, Group, run_key
+from milkit.train.state import graph_of
+from milkit.train.step import Hyper, Packed, Setup
+
+WIDTH_CPU = (
+    8  # weights and optimiser state of a small model stay in cache; wider was slower (design, section 5)
+)
+WIDTH_ACCELERATOR = 64
+GROUP_BYTES = 2 << 30
+"""About how much one step of all runs of a program may hold on to, by which long bags narrow the width."""
+LONGEST_SUBSAMPLE = 46_340  # its square still fits 32 bits
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a split of the plan and a seed.
+
+    Attributes:
+        name: unique in the study.
+        split: index into the plan's splits.
+        repeat, fold, inner, seed: what it is; its keys follow from these and from the experiment's seed alone.
+        program, slot: where it is trained.
+    """
+
+    name: str
+    split: int
+    repeat: int
+    fold: int
+    inner: int
+    seed: int
+    program: int
+    slot: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An experiment with its data at hand.
+
+    Attributes:
+        experiment, study, plan: as stated, loaded and drawn.
+        runs: all runs, in the order of programs and slots.
+        width: runs of a program.
+        engine: trains and selects on validation.
+        optimistic: the same with the test part as its validation part, if the experiment asks for it.
+        hyper: per split, what differs between runs.
+        loss: per split, the loss's parameters.
+    """
+
+    experiment: Experiment
+    study: Study
+    plan: Plan
+    runs: tuple[Run, ...]
+    width: int
+    engine: Engine
+    optimistic: Engine | None
+    hyper: tuple[Hyper, ...]
+    loss: tuple[LossParams, ...]
+
+    @property
+    def out_features(self) -> int:
+        """Number of logits."""
+        return self.experiment.task.out_features(len(self.study.targets.names))
+
+    @property
+    def programs(self) -> int:
+        """Number of groups of runs."""
+        return self.runs[-1].program + 1
+
+    @property
+    def selects(self) -> bool:
+        """Whether epochs are chosen on a validation part."""
+        return self.experiment.train.select != "last"
+
+    def members(self, program: int) -> tuple[Run, ...]:
+        """The runs of a program, in slot order."""
+        return tuple(r for r in self.runs if r.program == program)
+
+    def split(self, run: Run) -> Split:
+        """The split of a run."""
+        return self.plan.splits[run.split]
+
+    def group(self, program: int, validation: str) -> Group:
+        """The runs of a program as arrays; the last program is filled up with dummies, so that all have one width.
+
+        Args:
+            program: its number.
+            validation: the role that judges epochs: `validation`, or `test` for the optimistic fit.
+        """
+        runs = list(self.members(program))
+        active = np.arange(self.width) < len(runs)
+        runs += [runs[0]] * (self.width - len(runs))
+        numbers = tuple((r.repeat, r.fold, r.inner, r.seed) for r in runs)
+        splits = [self.split(r) for r in runs]
+        hyper = jax.tree.map(lambda *v: jnp.asarray(np.stack(v)), *[self.hyper[r.split] for r in runs])
+        return Group(
+            keys=jnp.stack([run_key(self.experiment.seed, *n) for n in numbers]),
+            numbers=numbers,
+            train=tuple(s.train for s in splits),
+            validation=tuple(getattr(s, validation) for s in splits),
+            hyper=hyper,
+            active=active,
+        )
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Load the data, draw the splits, lay out the runs. Nothing is trained or written.
+
+    Raises:
+        MilkitError: whatever is wrong with table, features, folds or configuration, before any training.
+    """
+    study = experiment.data.load(experiment.task, experiment.unit)
+    plan = experiment.protocol.plan(study, experiment.task)
+    train = experiment.train
+    if train.select != "last" and not plan.has_validation:
+        empty = [str(s) for s in plan.splits if not len(s.validation)][:3]
+        raise ConfigError(
+            f"train.select={train.select!r} chooses the epoch on a validation part, but there is none in "
+            f"{'; '.join(empty)}. Give the protocol validation=0.1 (or so), or keep the last epoch with select='last'."
+        )
+    if train.max_instances is not None and train.max_instances > LONGEST_SUBSAMPLE:
+        raise ConfigError(
+            f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most."
+        )
+    width = train.width or default_width(experiment, study, len(plan.splits) * experiment.seeds)
+    runs = _runs(plan, experiment.seeds, width)
+    loss = tuple(
+        loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names))
+        for s in plan.splits
+    )
+    scalers = _scalers(study, plan) if train.standardise else [(None, None)] * len(plan.splits)
+    hyper = tuple(
+        Hyper(_rates(train, split), shift, inverse, params)
+        for split, (shift, inverse), params in zip(plan.splits, scalers, loss, strict=True)
+    )
+    engine = _engine(experiment, study, plan)
+    judge = None
+    if experiment.optimistic is not None:
+        changed = replace(train, select=experiment.optimistic)
+        judge = _engine(replace(experiment, train=changed), study, plan, engine.data)
+    return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss)
+
+
+def default_width(experiment: Experiment, study: Study, runs: int) -> int:
+    """How many runs share a program when the experiment does not say.
+
+    It depends on the configuration, the data and the kind of device only, never on what a machine happens to have
+    free, so that the same file gives the same width (and bits) again.
+    """
+    longest = int(min(study.lengths.max(), experiment.train.max_instances or study.lengths.max()))
+    held = (
+        12 * longest * experiment.train.batch_bags * max(study.features, 512)
+    )  # float32, forward and backward
+    widest = WIDTH_CPU if jax.default_backend() == "cpu" else WIDTH_ACCELERATOR
+    return int(max(1, min(widest, runs, GROUP_BYTES // held)))
+
+
+def pack(study: Study) -> Packed:
+    """All bags end to end on the device.
+
+    Raises:
+        DataError: they do not fit the machine's memory, or a bag has another width than the study says.
+    """
+    bags = [study.read(i) for i in range(len(study))]
+    dtype = np.result_type(*{b.x.dtype for b in bags})
+    if dtype == np.float64:
+        dtype = np.dtype(np.float32)
+    total = int(study.lengths.sum())
+    _fits(total * study.features * dtype.itemsize, study)
+    x = np.empty((total, study.features), dtype)
+    with_coords = all(b.coords_um is not None for b in bags)
+    xy = np.empty((total, 2), np.float32) if with_coords else None
+    offsets = np.concatenate([[0], np.cumsum(study.lengths)[:-1]])
+    for bag, start in zip(bags, offsets, strict=True):
+        x[start : start + len(bag.x)] = bag.x
+        if xy is not None:
+            xy[start : start + len(bag.x)] = bag.coords_um
+    target = study.targets.values
+    return Packed(
+        x=jnp.asarray(x),
+        coords_um=None if xy is None else jnp.asarray(xy),
+        offsets=jnp.asarray(offsets, jnp.int32),
+        lengths=jnp.asarray(study.lengths, jnp.int32),
+        target=jnp.asarray(target, jnp.int32 if target.ndim == 1 else jnp.float32),
+    )
+
+
+def _fits(needed: int, study: Study) -> None:
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * needed > have:  # once in NumPy, once on the device
+        raise DataError(
+            f"The features of {study.name!r} take {needed / 2**30:.1f} GiB and this version holds them in memory twice "
+            f"while loading, but the machine has {have / 2**30:.1f} GiB; use a larger machine, store float16 features, "
+            "or fewer instances a bag."
+        )
+
+
+def _rates(train: Train, split: Split) -> Any:
+    steps = -(
+        -len(split.train) // train.batch_bags
+    )  # buckets may add a few; the schedule's length is a convention
+    updates = -(-steps // train.accumulate)
+    return jax.tree.map(np.float32, optim.rates(train, updates))
+
+
+def _runs(plan: Plan, seeds: int, width: int) -> tuple[Run, ...]:
+    nested = any(s.inner for s in plan.splits)
+    runs = []
+    for i, split in enumerate(plan.splits):
+        for seed in range(seeds):
+            inner = f"i{split.inner}" if nested else ""
+            name = f"r{split.repeat}f{split.fold}{inner}s{seed}"
+            program, slot = divmod(len(runs), width)
+            runs.append(Run(name, i, split.repeat, split.fold, split.inner, seed, program, slot))
+    return tuple(runs)
+
+
+def _engine(experiment: Experiment, study: Study, plan: Plan, data: Packed | None = None) -> Engine:
+    train, model, task = experiment.train, experiment.model, experiment.task
+    loss = for_task(task)
+    # A loss that compares the bags of a step must not always meet bags of one length, so it gets a single rung.
+    rungs = train.buckets if loss.decomposable else 1
+    smallest = getattr(model, "min_instances", 1)
+    shown = study.lengths if train.max_instances is None else np.minimum(study.lengths, train.max_instances)
+    layout = train_layout(
+        shown, ladder(shown, rungs, smallest), train.batch_bags, [split.train for split in plan.splits]
+    )
+    out_features = task.out_features(len(study.targets.names))
+    setup = Setup(
+        graph=graph_of(model, study.features, out_features),
+        train=train,
+        task=task,
+        loss=loss.fn,
+        objective=getattr(model, "objective", None),
+    )
+    evaluation = ladder(study.lengths, train.buckets, smallest)
+    return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed)
+
+
+def _scalers(study: Study, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mean and inverse SD of the features over the instances of each split's training part; one pass over the data."""
+    total = np.empty((len(study), study.features))
+    square = np.empty_like(total)
+    for i in range(len(study)):
+        x = np.asarray(study.read(i).x, np.float64)
+        total[i], square[i] = x.sum(0), (x * x).sum(0)
+    out = []
+    for split in plan.splits:
+        n = study.lengths[split.train].sum()
+        mean = total[split.train].sum(0) / n
+        variance = np.maximum(square[split.train].sum(0) / n - mean * mean, 0.0)
+        # a constant feature (up to the rounding of the two sums) is centred but not blown up
+        flat = variance <= 1e-10 * (mean * mean + 1e-30)
+        out.append(
+            (mean.astype(np.float32), (1.0 / np.sqrt(np.where(flat, 1.0, variance))).astype(np.float32))
+        )
+    return out

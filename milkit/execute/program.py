@@ -1,0 +1,303 @@
+"""One program of a study: a group of runs trained side by side, then predicted once, then written down whole."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from milkit.errors import NonFiniteError
+from milkit.execute.folder import write_bytes, write_text
+from milkit.execute.prepare import Prepared, Run
+from milkit.execute.rows import RunPrediction, program_predictions
+from milkit.track import Tracker, history_lines
+from milkit.train import checkpoint
+from milkit.train.engine import Engine, EpochLog, Group
+from milkit.train.fit import fit, start
+from milkit.train.state import RunState
+
+CHECKPOINT_SECONDS = 60.0
+TOP_INSTANCES = 10
+
+
+def program_folder(out: Path, program: int) -> Path:
+    """Where a program leaves its part."""
+    return out / "programs" / f"{program:04d}"
+
+
+def is_done(out: Path, program: int) -> bool:
+    """Whether a program's part is whole: `done.json` is written last."""
+    return (program_folder(out, program) / "done.json").exists()
+
+
+def run_program(
+    prepared: Prepared, program: int, out: Path, trackers: list[Tracker], tell: Callable[[int, str], None]
+) -> None:
+    """Train, select, predict and write one program.
+
+    Args:
+        prepared: the study.
+        program: which group.
+        out: the run folder.
+        trackers: told every epoch.
+        tell: (epochs done, note) for the progress bar.
+
+    Raises:
+        NonFiniteError: a loss was not finite; names run, epoch, step and bag; best weights so far are kept.
+    """
+    folder = program_folder(out, program)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = prepared.members(program)
+    state = _fit(prepared, program, prepared.engine, "validation", out, trackers, tell)
+    group = prepared.group(program, "validation")
+    fits = {"last": (state.params, state.buffers, _epochs_trained(folder, runs))}
+    if prepared.selects:
+        fits["validation"] = (state.best_params, state.best_buffers, np.asarray(state.best_epoch) + 1)
+    if prepared.optimistic is not None:
+        judged = _fit(prepared, program, prepared.optimistic, "test", out, [], tell)
+        fits["optimistic"] = (judged.best_params, judged.best_buffers, np.asarray(judged.best_epoch) + 1)
+    order = [s for s in ("validation", "last", "optimistic") if s in fits]
+    seen = {s: _predict(prepared, group, fits[s], runs) for s in order}
+    write_bytes(
+        out / "weights" / f"{program:04d}.safetensors",
+        checkpoint.to_bytes(
+            {s: {"params": fits[s][0], "buffers": fits[s][1]} for s in order},
+            {"program": program, "runs": [r.name for r in runs], "axis": "first axis is the run"},
+        ),
+    )
+    _write_part(prepared, folder, runs, order, seen)
+    _write_done(prepared, folder, runs, state)
+    for name in ("validation", "test"):
+        (folder / f"checkpoint_{name}.safetensors").unlink(missing_ok=True)
+
+
+def _fit(
+    prepared: Prepared, program: int, engine: Engine, role: str, out: Path, trackers: list[Tracker],
+    tell: Callable[[int, str], None],
+) -> RunState:  # fmt: skip
+    """Fit a group with `role` as the part that judges epochs, from its checkpoint if there is one."""
+    folder, runs = program_folder(out, program), prepared.members(program)
+    group = prepared.group(program, role)
+    judged = engine.setup.train.select != "last"
+    validation = (
+        engine.part(group.validation, [getattr(s, role) for s in prepared.plan.splits]) if judged else None
+    )
+    model, study = prepared.experiment.model, prepared.study
+    state = start(engine, model, study.features, prepared.out_features, group)
+    file = folder / f"checkpoint_{role}.safetensors"
+    history = _History(folder / "history.jsonl" if role == "validation" else None)
+    first = 0
+    if file.exists():
+        state, note = checkpoint.load(file, state)
+        first = int(note["epochs"])
+        history.resume(first)
+        tell(first, "resumed")
+    else:
+        history.resume(0)
+    saved = time.monotonic()
+
+    def on_epoch(epoch: int, state: RunState, log: EpochLog) -> None:
+        nonlocal saved
+        rows = _history_rows(prepared, runs, program, epoch, log)
+        history.add(rows)
+        if role == "validation":
+            for tracker in trackers:
+                tracker.epoch(rows)
+        tell(1, _note(rows, role))
+        failed = np.flatnonzero(np.asarray(log.failed)[: len(runs)])
+        if len(failed) or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            history.flush()
+            write_bytes(file, checkpoint.to_bytes(state, {"epochs": epoch + 1}))
+            saved = time.monotonic()
+        if len(failed):
+            _stop(prepared, runs, state, int(failed[0]), file)
+
+    state = fit(engine, group, state, validation, on_epoch, first)
+    history.flush()
+    return state
+
+
+class _History:
+    """History lines of a program, kept in step with its checkpoint."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file, self._lines = file, ""
+
+    def resume(self, epochs: int) -> None:
+        """Keep what earlier attempts wrote up to the checkpoint, so that no epoch stands twice."""
+        if self._file is not None and self._file.exists():
+            lines = self._file.read_text().splitlines(keepends=True)
+            self._lines = "".join(line for line in lines if json.loads(line)["epoch"] <= epochs)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Remember an epoch."""
+        if self._file is not None:
+            self._lines += history_lines(rows)
+
+    def flush(self) -> None:
+        """Write the file whole."""
+        if self._file is not None:
+            write_text(self._file, self._lines)
+
+
+def _history_rows(
+    prepared: Prepared, runs: tuple[Run, ...], program: int, epoch: int, log: EpochLog
+) -> list[dict[str, Any]]:
+    """One row a run that still learned in this epoch; validation figures only, never a test one."""
+    select = prepared.experiment.train.select
+    rows = []
+    for i, run in enumerate(runs):
+        if not log.learning[i]:
+            continue
+        row = {
+            "run": run.name,
+            "repeat": run.repeat,
+            "fold": run.fold,
+            "inner": run.inner,
+            "seed": run.seed,
+            "program": program,
+            "fit": "validation",
+            "epoch": epoch + 1,
+            "train_loss": float(log.train_loss[i]),
+        }
+        if prepared.selects:
+            row["validation_loss"] = float(log.validation_loss[i])
+            if select != "loss":
+                row[f"validation_{select}"] = float(log.validation_metric[i])
+        rows.append(row)
+    return rows
+
+
+def _note(rows: list[dict[str, Any]], role: str) -> str:
+    if not rows:
+        return "all runs finished"
+    note = f"epoch {rows[0]['epoch']}, training loss {np.median([r['train_loss'] for r in rows]):.3f}"
+    losses = [r["validation_loss"] for r in rows if "validation_loss" in r]
+    if role == "validation" and losses:
+        note += f", validation loss {np.median(losses):.3f}"
+    return note
+
+
+def _stop(prepared: Prepared, runs: tuple[Run, ...], state: RunState, i: int, file: Path) -> None:
+    run = runs[i]
+    epoch, step, bag = (
+        int(np.asarray(a)[i]) for a in (state.failed_epoch, state.failed_step, state.failed_bag)
+    )
+    best = int(np.asarray(state.best_epoch)[i])
+    kept = (
+        f"the best epoch so far ({best + 1}) and all other runs' states" if best >= 0 else "all runs' states"
+    )
+    where = f"in epoch {epoch + 1}"
+    if step >= 0:
+        where += f" at step {step + 1}, bag {str(prepared.study.bag[bag])!r}"
+    raise NonFiniteError(
+        f"Run {run.name} (repeat {run.repeat}, fold {run.fold}, seed {run.seed}): the loss or its gradient was not "
+        f"finite {where}. Its parameters were not moved by that step; {kept} are in {file}. Look at that bag's features "
+        "(very large values?), lower the learning rate, or set train.clip; finished programs are kept."
+    )
+
+
+def _epochs_trained(folder: Path, runs: tuple[Run, ...]) -> np.ndarray:
+    """The last epoch in each run's history (patience may have stopped it before the others)."""
+    last = {r.name: 0 for r in runs}
+    for line in (folder / "history.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        last[row["run"]] = max(last[row["run"]], row["epoch"])
+    return np.array([last[r.name] for r in runs])
+
+
+def _predict(
+    prepared: Prepared, group: Group, fit: tuple[Any, Any, np.ndarray], runs: tuple[Run, ...]
+) -> list[RunPrediction]:
+    """Predict each role of each run once, with the parameters of one selection."""
+    params, buffers, epochs = fit
+    roles = ["validation", "test"] + (["train"] if prepared.experiment.predict_train else [])
+    out = [RunPrediction(run, int(epochs[i]), {}) for i, run in enumerate(runs)]
+    splits = [prepared.split(r) for r in runs]
+    padded = splits + [splits[0]] * (prepared.width - len(splits))
+    for role in roles:
+        everywhere = [getattr(s, role) for s in prepared.plan.splits]
+        if not any(len(part) for part in everywhere):
+            continue
+        part = prepared.engine.part([getattr(s, role) for s in padded], everywhere)
+        for i, bags in enumerate(prepared.engine.predict(group, params, buffers, part)[: len(runs)]):
+            out[i].roles[role] = bags
+    return out
+
+
+def _write_part(
+    prepared: Prepared,
+    folder: Path,
+    runs: tuple[Run, ...],
+    order: list[str],
+    seen: dict[str, list[RunPrediction]],
+) -> None:
+    predictions = program_predictions(prepared, seen)
+    predictions.write(folder / "predictions.csv")
+    lines, maps = _attention(prepared, seen[order[0]], order[0])
+    if lines:
+        header = "run,repeat,fold,seed,selection,bag,slide,instance,x_um,y_um,attention,rank\n"
+        write_text(folder / "top_instances.csv", header + "".join(lines))
+    if maps:
+        # every test bag once a seed in the first repeat: enough for pictures, bounded in size
+        np.savez(folder / "attention.npz", **maps)
+
+
+def _attention(
+    prepared: Prepared, predicted: list[RunPrediction], selection: str
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The most attended instances of every test bag, and whole attention maps of the first repeat."""
+    study = prepared.study
+    lines: list[str] = []
+    maps: dict[str, np.ndarray] = {}
+    for p in predicted:
+        for row, _, attention in p.roles.get("test", []):
+            if attention is None:
+                return [], {}
+            if p.run.repeat == 0 and p.run.inner == 0:
+                maps[f"{p.run.name}/{row}"] = attention.astype(np.float32)
+            xy = study.read(row).coords_um
+            names = (_quoted(study.bag[row]), *map(_quoted, study.slides[row]))
+            ends = np.cumsum(study.slide_lengths[row]) if study.slide_lengths else study.lengths[[row]]
+            for rank, i in enumerate(np.argsort(-attention, kind="stable")[:TOP_INSTANCES]):
+                place = ("", "") if xy is None else (f"{xy[i, 0]:.1f}", f"{xy[i, 1]:.1f}")
+                slide = names[1 + int(np.searchsorted(ends, i, side="right"))]
+                lines.append(
+                    f"{p.run.name},{p.run.repeat},{p.run.fold},{p.run.seed},{selection},{names[0]},{slide},{i},"
+                    f"{place[0]},{place[1]},{float(attention[i])!r},{rank + 1}\n"
+                )
+    return lines, maps
+
+
+def _quoted(text: object) -> str:
+    """An id as a CSV field, quoted whatever it holds."""
+    return '"' + str(text).replace('"', '""') + '"'
+
+
+def _write_done(prepared: Prepared, folder: Path, runs: tuple[Run, ...], state: RunState) -> None:
+    """`done.json`, last of all: the rows of `runs.csv`; its presence says that the part is whole."""
+    best, loss, metric, updates, finished = (
+        np.asarray(a) for a in jax.device_get(
+            (state.best_epoch, state.best_loss, state.best_metric, state.updates, state.finished)
+        )
+    )  # fmt: skip
+    rate = [prepared.hyper[r.split].rate for r in runs]
+    rows = []
+    for i, run in enumerate(runs):
+        split = prepared.split(run)
+        row = {
+            "run": run.name, "program": run.program, "slot": run.slot, "repeat": run.repeat, "fold": run.fold,
+            "inner": run.inner, "seed": run.seed, "n_train": len(split.train), "n_validation": len(split.validation),
+            "n_test": len(split.test), "learning_rate": float(rate[i].learning_rate),
+            "weight_decay": float(rate[i].weight_decay), "status": "stopped early" if finished[i] else "finished",
+            "updates": int(updates[i]), "selected_epoch": "", "best_validation_loss": "", "best_validation_metric": "",
+        }  # fmt: skip
+        if prepared.selects:
+            row["selected_epoch"] = int(best[i]) + 1
+            row["best_validation_loss"] = float(loss[i])
+            row["best_validation_metric"] = float(metric[i])
+        rows.append(row)
+    write_text(folder / "done.json", json.dumps(rows, indent=1) + "\n")

@@ -1,0 +1,84 @@
+"""Predictions of a program's runs as rows of `predictions.csv`, with each run's own threshold from validation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from milkit.execute.prepare import Prepared, Run
+from milkit.losses import unscale
+from milkit.metrics.thresholds import youden
+from milkit.predictions import Predictions
+from milkit.task import Binary, MultiLabel, Regression, probabilities
+
+Seen = list[tuple[int, np.ndarray, np.ndarray | None]]
+"""(row of the study, logits, attention or None) of every bag of a part."""
+
+
+@dataclass
+class RunPrediction:
+    """What one selection of one run predicted.
+
+    Attributes:
+        run: which.
+        epoch: whose parameters, counted from 1.
+        roles: the bags of each role.
+    """
+
+    run: Run
+    epoch: int
+    roles: dict[str, Seen]
+
+
+def program_predictions(prepared: Prepared, seen: dict[str, list[RunPrediction]]) -> Predictions:
+    """All rows of a program, by selection, run and role."""
+    parts = [
+        _rows(prepared, selection, predicted, role)
+        for selection, runs in seen.items()
+        for predicted in runs
+        for role in predicted.roles
+        if predicted.roles[role]
+    ]
+    return Predictions.concat(parts)
+
+
+def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
+    """Cut on the probability by Youden's J on the run's validation part, one a label; NaN where there is none."""
+    task, bags = prepared.experiment.task, predicted.roles.get("validation", [])
+    if not isinstance(task, Binary | MultiLabel):
+        return np.full(1, np.nan)
+    labels = prepared.out_features
+    if not bags:
+        return np.full(labels, np.nan)
+    score = probabilities(task, np.stack([logits for _, logits, _ in bags]))
+    target = prepared.study.targets.values[[row for row, _, _ in bags]].reshape(len(bags), -1)
+    return np.array([youden(score[:, k], target[:, k] > 0) for k in range(labels)])
+
+
+def _rows(prepared: Prepared, selection: str, predicted: RunPrediction, role: str) -> Predictions:
+    experiment, study, run = prepared.experiment, prepared.study, predicted.run
+    bags = predicted.roles[role]
+    rows = np.array([row for row, _, _ in bags])
+    logits = np.stack([out for _, out, _ in bags])
+    task = experiment.task
+    values = unscale(logits, prepared.loss[run.split]) if isinstance(task, Regression) else None
+    return Predictions.of(
+        task,
+        study.targets.names,
+        logits,
+        study.targets.values[rows],
+        experiment=experiment.name,
+        run=run.name,
+        repeat=run.repeat,
+        fold=run.fold,
+        seed=run.seed,
+        selection=selection,
+        role=role,
+        bag=study.bag[rows],
+        slide=[";".join(study.slides[r]) for r in rows],
+        patient=study.patient[rows],
+        site=study.site[rows],
+        cohort=study.cohort[rows],
+        values=values,
+        selected_epoch=predicted.epoch,
+        threshold=threshold(prepared, predicted),
+    )

@@ -1,0 +1,123 @@
+"""Run a whole experiment into a run folder, or take up an interrupted one."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from milkit import config
+from milkit.errors import RunFolderError
+from milkit.execute import assemble as tables
+from milkit.execute.environment import decides_bits, environment
+from milkit.execute.folder import locked, open_folder, read_json, write_json, write_text
+from milkit.execute.prepare import Prepared, prepare
+from milkit.execute.program import is_done, run_program
+from milkit.experiment import Experiment
+from milkit.track import Progress, Tracker, WandbTracker, tracking
+
+FORMAT = 1
+
+
+def execute(
+    experiment: Experiment,
+    out: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    track: Sequence[str] = (),
+    source: Path | None = None,
+) -> Prepared:
+    """Train and predict every run of an experiment; leaves tables, weights and predictions, no report yet.
+
+    Args:
+        experiment: what to run.
+        out: the run folder.
+        resume: go on with an interrupted study in it.
+        force: replace the run that is in it.
+        track: more places to follow the study: "wandb".
+        source: file that defines the experiment; kept beside the results, and needed for a model of one's own.
+
+    Raises:
+        MilkitError: anything the user can mend. What had finished stays readable, and `resume` goes on from there.
+    """
+    began = time.monotonic()
+    prepared = prepare(experiment)
+    settings = _settings(prepared, source)
+    with locked(out):
+        resuming = open_folder(out, settings, resume=resume, force=force)
+        env = environment()
+        if resuming:
+            _same_environment(out, env)
+        else:
+            write_json(out / "environment.json", env)
+            write_json(out / "cohort.json", tables.cohort_json(prepared))
+            prepared.plan.save(out / "folds.csv", prepared.study)
+            if source is not None:
+                write_text(out / "experiment.py", source.read_text())
+        before = float(read_json(out / "environment.json").get("seconds", 0.0)) if resuming else 0.0
+        try:
+            _run_programs(prepared, out, track)
+        finally:
+            # whatever ended the study, what is finished becomes readable
+            tables.assemble(out, prepared.programs)
+            env["seconds"] = round(before + time.monotonic() - began, 1)
+            write_json(out / "environment.json", env)
+        tables.attention_json(prepared, out)
+    return prepared
+
+
+def _run_programs(prepared: Prepared, out: Path, track: Sequence[str]) -> None:
+    experiment = prepared.experiment
+    epochs = experiment.train.epochs * (2 if prepared.optimistic is not None else 1)
+    progress = Progress(epochs * prepared.programs, experiment.name or "experiment")
+    trackers: list[Tracker] = []
+    if "wandb" in track:
+        trackers.append(WandbTracker(out, experiment.name or "experiment", config.to_json(experiment)))
+    with tracking(trackers, progress):
+        for program in range(prepared.programs):
+            done = 0
+
+            def tell(count: int, note: str) -> None:
+                nonlocal done
+                done += count
+                progress.advance(count, note)
+
+            if not is_done(out, program):
+                run_program(prepared, program, out, trackers, tell)
+                tables.assemble(out, prepared.programs)
+            progress.advance(epochs - done, f"program {program + 1} of {prepared.programs} done")
+
+
+def _settings(prepared: Prepared, source: Path | None) -> dict[str, Any]:
+    experiment = prepared.experiment
+    own = not type(experiment.model).__module__.startswith("milkit.")
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "experiment": config.to_json(experiment),
+        "width": prepared.width,
+        "unit": experiment.unit,
+        "aggregate": experiment.aggregate,
+        "grouped_by": prepared.plan.grouped_by,
+        "marks": list(prepared.plan.marks),
+        "folds_digest": prepared.plan.digest(),
+        "runs": len(prepared.runs),
+    }
+    if own and source is not None:
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        settings["source"] = {
+            "file": "experiment.py",
+            "sha256": digest,
+            "model": type(experiment.model).__name__,
+        }
+    return settings
+
+
+def _same_environment(out: Path, now: dict[str, Any]) -> None:
+    before = decides_bits(read_json(out / "environment.json"))
+    differing = [f"{k} {before[k]!r} then, {v!r} now" for k, v in decides_bits(now).items() if before[k] != v]
+    if differing:
+        raise RunFolderError(
+            f"{out} was started in another environment ({'; '.join(differing)}), where the same seed gives other bits; "
+            "resume it there, or start anew with --force."
+        )
