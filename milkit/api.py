@@ -69,9 +69,7 @@ def experiments(file: Path) -> dict[str, Experiment]:
     module = _import(file)
     found = {n: v for n, v in vars(module).items() if isinstance(v, Experiment) and not n.startswith("_")}
     if not found:
-        raise ConfigError(
-            f"{file} holds no experiment; define one at module level: `my_study = Experiment(...)`."
-        )
+        raise ConfigError(f"{file} holds no experiment; define one at module level: `my_study = Experiment(...)`.")
     return {n: v if v.name else replace(v, name=n) for n, v in found.items()}
 
 
@@ -90,9 +88,7 @@ def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path 
     """
     settings = read_json(file)
     if not isinstance(settings, dict) or "experiment" not in settings:
-        raise ConfigError(
-            f"{file} holds no experiment; give a run folder's config.json or an experiment .py file."
-        )
+        raise ConfigError(f"{file} holds no experiment; give a run folder's config.json or an experiment .py file.")
     stated = settings["experiment"]
     if stated.get("data", {}).get("type") == "InMemory":
         raise ConfigError(
@@ -104,13 +100,11 @@ def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path 
         source = file.parent / settings["source"]["file"]
         if not trust_source:
             raise ConfigError(
-                f"{file} uses the model {settings['source']['model']!r} of {source}; replaying it runs that file's code. "
-                "Read it, then add --trust-source."
+                f"{file} uses the model {settings['source']['model']!r} of {source}; replaying it runs that "
+                "file's code. Read it, then add --trust-source."
             )
         if hashlib.sha256(source.read_bytes()).hexdigest() != settings["source"]["sha256"]:
-            raise ConfigError(
-                f"{source} is not the file that this run used (its digest differs); restore it."
-            )
+            raise ConfigError(f"{source} is not the file that this run used (its digest differs); restore it.")
         own = {n: v for n, v in vars(_import(source)).items() if isinstance(v, type) and is_dataclass(v)}
         allowed = own | allowed
     experiment = config.from_json(stated, allowed, str(file))
@@ -122,9 +116,7 @@ def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path 
 
 def _import(file: Path) -> ModuleType:
     if not file.is_file():
-        raise ConfigError(
-            f"{file} is not there; give the path of an experiment file, such as experiments/demo.py."
-        )
+        raise ConfigError(f"{file} is not there; give the path of an experiment file, such as experiments/demo.py.")
     name = f"milkit_experiment_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

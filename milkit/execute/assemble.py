@@ -163,7 +163,5 @@ def _surest(prepared: Prepared, out: Path, rows: list[int]) -> list[tuple[int, f
     classes = prepared.study.targets.values
     # a bag of one instance has nothing to attend to
     best = [r for r in best if prepared.study.lengths[r] > 1] or best
-    groups = [
-        [r for r in best if classes[r] == c] for c in reversed(range(len(prepared.study.targets.names)))
-    ]
+    groups = [[r for r in best if classes[r] == c] for c in reversed(range(len(prepared.study.targets.names)))]
     return [(r, mean[r]) for g in groups for r in g[:PICTURES_A_CLASS]]

@@ -27,9 +27,7 @@ def environment() -> dict[str, Any]:
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
         "x64": bool(jax.config.jax_enable_x64),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "command": " ".join(["milkit", *sys.argv[1:]])
-        if Path(sys.argv[0]).stem == "milkit"
-        else "(from Python)",
+        "command": " ".join(["milkit", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "milkit" else "(from Python)",
         "git_commit": _git_commit(),
     }
 

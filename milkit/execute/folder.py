@@ -54,9 +54,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise RunFolderError(
-            f"{path} is not there; is {path.parent} a run folder that milkit wrote?"
-        ) from error
+        raise RunFolderError(f"{path} is not there; is {path.parent} a run folder that milkit wrote?") from error
     except json.JSONDecodeError as error:
         raise RunFolderError(f"{path} is not readable JSON (line {error.lineno}): {error.msg}.") from error
 
@@ -81,9 +79,7 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
         raise RunFolderError(f"{out} is a file; give a folder to write the run to.")
     if out.exists() and any(p.name != ".lock" for p in out.iterdir()):
         if not old.exists():
-            raise RunFolderError(
-                f"{out} is not empty and is no run folder (no config.json); give another --out."
-            )
+            raise RunFolderError(f"{out} is not empty and is no run folder (no config.json); give another --out.")
         if force:
             _empty(out)
         elif not resume:
@@ -124,9 +120,7 @@ def _same_settings(old: Path, settings: dict[str, Any]) -> None:
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
-        return {
-            k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}".strip(".")).items()
-        }
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}".strip(".")).items()}
     if isinstance(value, list):
         return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{path}[{i}]").items()}
     return {path: value}
@@ -144,7 +138,5 @@ def locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunFolderError(
-                f"Another process is writing to {out}; wait for it, or give another --out."
-            ) from error
+            raise RunFolderError(f"Another process is writing to {out}; wait for it, or give another --out.") from error
         yield

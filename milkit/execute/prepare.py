@@ -20,9 +20,7 @@ from milkit.train.engine import Engine, Group, run_key
 from milkit.train.state import graph_of
 from milkit.train.step import Hyper, Packed, Setup
 
-WIDTH_CPU = (
-    8  # weights and optimiser state of a small model stay in cache; wider was slower (design, section 5)
-)
+WIDTH_CPU = 8  # weights and optimiser state of a small model stay in cache; wider was slower (design, section 5)
 WIDTH_ACCELERATOR = 64
 GROUP_BYTES = 2 << 30
 """About how much one step of all runs of a program may hold on to, by which long bags narrow the width."""
@@ -136,14 +134,11 @@ def prepare(experiment: Experiment) -> Prepared:
             f"{'; '.join(empty)}. Give the protocol validation=0.1 (or so), or keep the last epoch with select='last'."
         )
     if train.max_instances is not None and train.max_instances > LONGEST_SUBSAMPLE:
-        raise ConfigError(
-            f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most."
-        )
+        raise ConfigError(f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most.")
     width = train.width or default_width(experiment, study, len(plan.splits) * experiment.seeds)
     runs = _runs(plan, experiment.seeds, width)
     loss = tuple(
-        loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names))
-        for s in plan.splits
+        loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in plan.splits
     )
     scalers = _scalers(study, plan) if train.standardise else [(None, None)] * len(plan.splits)
     hyper = tuple(
@@ -165,9 +160,7 @@ def default_width(experiment: Experiment, study: Study, runs: int) -> int:
     free, so that the same file gives the same width (and bits) again.
     """
     longest = int(min(study.lengths.max(), experiment.train.max_instances or study.lengths.max()))
-    held = (
-        12 * longest * experiment.train.batch_bags * max(study.features, 512)
-    )  # float32, forward and backward
+    held = 12 * longest * experiment.train.batch_bags * max(study.features, 512)  # float32, forward and backward
     widest = WIDTH_CPU if jax.default_backend() == "cpu" else WIDTH_ACCELERATOR
     return int(max(1, min(widest, runs, GROUP_BYTES // held)))
 
@@ -213,9 +206,7 @@ def _fits(needed: int, study: Study) -> None:
 
 
 def _rates(train: Train, split: Split) -> Any:
-    steps = -(
-        -len(split.train) // train.batch_bags
-    )  # buckets may add a few; the schedule's length is a convention
+    steps = -(-len(split.train) // train.batch_bags)  # buckets may add a few; the schedule's length is a convention
     updates = -(-steps // train.accumulate)
     return jax.tree.map(np.float32, optim.rates(train, updates))
 
@@ -268,7 +259,5 @@ def _scalers(study: Study, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
         variance = np.maximum(square[split.train].sum(0) / n - mean * mean, 0.0)
         # a constant feature (up to the rounding of the two sums) is centred but not blown up
         flat = variance <= 1e-10 * (mean * mean + 1e-30)
-        out.append(
-            (mean.astype(np.float32), (1.0 / np.sqrt(np.where(flat, 1.0, variance))).astype(np.float32))
-        )
+        out.append((mean.astype(np.float32), (1.0 / np.sqrt(np.where(flat, 1.0, variance))).astype(np.float32)))
     return out

@@ -82,9 +82,7 @@ def _fit(
     folder, runs = program_folder(out, program), prepared.members(program)
     group = prepared.group(program, role)
     judged = engine.setup.train.select != "last"
-    validation = (
-        engine.part(group.validation, [getattr(s, role) for s in prepared.plan.splits]) if judged else None
-    )
+    validation = engine.part(group.validation, [getattr(s, role) for s in prepared.plan.splits]) if judged else None
     model, study = prepared.experiment.model, prepared.study
     state = start(engine, model, study.features, prepared.out_features, group)
     file = folder / f"checkpoint_{role}.safetensors"
@@ -183,20 +181,16 @@ def _note(rows: list[dict[str, Any]], role: str) -> str:
 
 def _stop(prepared: Prepared, runs: tuple[Run, ...], state: RunState, i: int, file: Path) -> None:
     run = runs[i]
-    epoch, step, bag = (
-        int(np.asarray(a)[i]) for a in (state.failed_epoch, state.failed_step, state.failed_bag)
-    )
+    epoch, step, bag = (int(np.asarray(a)[i]) for a in (state.failed_epoch, state.failed_step, state.failed_bag))
     best = int(np.asarray(state.best_epoch)[i])
-    kept = (
-        f"the best epoch so far ({best + 1}) and all other runs' states" if best >= 0 else "all runs' states"
-    )
+    kept = f"the best epoch so far ({best + 1}) and all other runs' states" if best >= 0 else "all runs' states"
     where = f"in epoch {epoch + 1}"
     if step >= 0:
         where += f" at step {step + 1}, bag {str(prepared.study.bag[bag])!r}"
     raise NonFiniteError(
         f"Run {run.name} (repeat {run.repeat}, fold {run.fold}, seed {run.seed}): the loss or its gradient was not "
-        f"finite {where}. Its parameters were not moved by that step; {kept} are in {file}. Look at that bag's features "
-        "(very large values?), lower the learning rate, or set train.clip; finished programs are kept."
+        f"finite {where}. Its parameters were not moved by that step; {kept} are in {file}. Look at that "
+        "bag's features (very large values?), lower the learning rate, or set train.clip; finished programs are kept."
     )
 
 

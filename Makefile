@@ -1,0 +1,53 @@
+# Each target makes its own virtual environment when there is none; all that is needed is python3 >= 3.11 and make.
+#
+#   make demo     a real cross-validated study on packaged data, ends with runs/demo/report.html
+#   make test     lint, types, and the fast tests
+#   make parity   the checks that need torch or torchmil
+#   make bench    speed against peers, writes JSON under benchmarks/results
+
+PYTHON ?= python3
+VENV   ?= .venv
+# a version with a CPU build; only parity and benchmarks use it
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint parity bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.core: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "milkit needs Python 3.11 or newer, but $(PYTHON) is `$(PYTHON) --version 2>&1`; name one: make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || { echo "making a virtual environment in $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "installing milkit into $(VENV) (about 1 GB) ..."
+	@$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+$(VENV)/.parity: $(VENV)/.dev
+	@$(PIP) install '$(TORCH)'
+	@$(PIP) install -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.core
+	@$(BIN)/milkit demo --force
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2 -m "not parity and not gpu"
+
+parity: $(VENV)/.parity
+	$(BIN)/pytest -m parity
+
+bench: $(VENV)/.parity
+	$(BIN)/python -m benchmarks.train_speed
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
