@@ -114,12 +114,8 @@ def _class_weights(task: Task, targets: np.ndarray, n_names: int) -> np.ndarray:
     if isinstance(task, Binary | MultiClass):
         n_classes = 2 if isinstance(task, Binary) else n_names
         if n_classes < 2:
-            raise ConfigError(
-                f"A multi-class task needs at least 2 classes, but the table holds {n_classes}."
-            )
-        if not (
-            np.equal(targets, np.rint(targets)).all() and targets.min() >= 0 and targets.max() < n_classes
-        ):
+            raise ConfigError(f"A multi-class task needs at least 2 classes, but the table holds {n_classes}.")
+        if not (np.equal(targets, np.rint(targets)).all() and targets.min() >= 0 and targets.max() < n_classes):
             raise ConfigError(
                 f"Class indices must be whole numbers of 0 to {n_classes - 1}; found {np.unique(targets)}."
             )
@@ -127,7 +123,7 @@ def _class_weights(task: Task, targets: np.ndarray, n_names: int) -> np.ndarray:
         if (counts > 0).sum() < 2:
             raise ProtocolError(
                 f"All {len(targets)} bags of a run's training part are of class index {counts.argmax()}; a "
-                "classifier needs two classes: use stratified folds, fewer folds or a smaller validation part."
+                "classifier needs two classes: use stratified folds, fewer folds or less validation."
             )
         return _balanced(counts) if task.class_weights == "balanced" else np.ones(n_classes)
     if isinstance(task, MultiLabel):
