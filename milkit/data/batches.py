@@ -162,8 +162,8 @@ class PartLayout:
     """
 
     lengths: tuple[int, ...]
-    index: tuple[Int[np.ndarray, "s r b"], ...]
-    weight: tuple[Float[np.ndarray, "s r b"], ...]
+    index: tuple[Int[np.ndarray, "_ r _"], ...]
+    weight: tuple[Float[np.ndarray, "_ r _"], ...]
 
 
 def part_layout(

@@ -21,6 +21,8 @@ class GivenFolds:
     validation: float = 0.1
     """Share of the training patients (stratified) that selects epochs and thresholds, taken where a given
     split names no validation bag; 0 for none. A given validation part is kept as it is."""
+    repeats: int | None = None
+    """Use only the first so many repetitions; None uses all."""
     allow_patient_overlap: bool = False
     """Take given folds that leak as they are; every number is then marked."""
     allow_single_class: bool = False
@@ -31,6 +33,8 @@ class GivenFolds:
     def __post_init__(self) -> None:
         check_count(self, "seed", 0)
         check_share(self, "validation", zero=True)
+        if self.repeats is not None:
+            check_count(self, "repeats", 1)
 
     def plan(self, study: Study, task: Task) -> Plan:
         """Read the study's own splits.
@@ -43,12 +47,13 @@ class GivenFolds:
                 f"Study {study.name!r} comes without splits: its table has no split or fold column. Name "
                 "one, give SavedFolds(path) a table of your own, or draw folds with KFold."
             )
-        keys = [(given.repeat, given.fold) for given in study.given]
+        chosen = [given for given in study.given if self.repeats is None or given.repeat < self.repeats]
+        keys = [(given.repeat, given.fold) for given in chosen]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ProtocolError(f"Study {study.name!r} gives repeat {twice[0][0]}, fold {twice[0][1]} more than once.")
         draws = draws_for(study, task, "patient", stratify=True, by_bag=self.allow_patient_overlap)
         splits = []
-        for given in study.given:
+        for given in chosen:
             role = np.asarray(given.role)
             train, held, test = (np.flatnonzero(role == name) for name in ("train", "validation", "test"))
             if len(held) == 0 and len(train) > 0:

@@ -1,0 +1,241 @@
+"""The run axis: bits, companions, fillers, and what a step may not change."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from milkit.execute.prepare import prepare
+from milkit.models import ABMIL
+from milkit.train import optim
+from milkit.train.config import Adam, Sgd, Train
+from milkit.train.engine import run_key, train_epoch
+from milkit.train.fit import fit, start
+from milkit.train.state import forward, graph_of, initial_state
+from milkit.train.step import _subsample, gather, train_step
+from milkit.types import Bags
+
+
+def trained(prepared, runs, epochs=None):
+    """Train the given runs side by side; the states with a leading run axis."""
+    prepared = replace(prepared, runs=tuple(runs))
+    group = prepared.group(0, "validation")
+    engine = prepared.engine
+    part = engine.part(group.validation, [s.validation for s in prepared.plan.splits])
+    state = start(engine, prepared.experiment.model, prepared.study.features, prepared.out_features, group)
+    return fit(engine, group, state, part, lambda *_: None)
+
+
+def same_bits(a, b):
+    return all(
+        (np.asarray(x) == np.asarray(y)).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(experiment):
+    return prepare(experiment)
+
+
+def slot(run, i):
+    return replace(run, program=0, slot=i)
+
+
+def test_other_slots_and_companions_give_the_same_bits(prepared):
+    runs = prepared.runs
+    first = trained(prepared, [slot(r, i) for i, r in enumerate(runs[:4])])
+    # run 2 again, in another slot, beside other companions
+    other = trained(prepared, [slot(r, i) for i, r in enumerate([runs[5], runs[2], runs[4], runs[0]])])
+    of = lambda state, i: jax.tree.map(lambda a: a[i], state)  # noqa: E731
+    assert same_bits(of(first, 2), of(other, 1))
+    assert same_bits(of(first, 0), of(other, 3))
+    # and a program that is filled up with dummies
+    alone = trained(prepared, [slot(runs[2], 0)])
+    assert same_bits(of(first, 2), of(alone, 0))
+    assert not same_bits(of(first, 2).params, of(first, 0).params)
+
+
+def test_one_run_is_many_runs_of_one(experiment):
+    """A step's gradient in float64 does not depend on how many runs share the program."""
+    with jax.enable_x64(True):
+        data = prepare(experiment)
+        wide = data.group(0, "validation")
+        setup, model = data.engine.setup, data.experiment.model
+        double = lambda tree: jax.tree.map(  # noqa: E731
+            lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a), tree
+        )
+        packed, hyper = double(data.engine.data), double(wide.hyper)
+        states = double(jax.vmap(lambda k, r: initial_state(model, 6, 1, setup.train, r, k))(wide.keys, hyper.rate))
+        step = lambda h, k, s, i, w: train_step(  # noqa: E731
+            setup, 9, packed, h, k, (jnp.array(0), jnp.array(0)), s, i, w, jnp.array(True)
+        )[0]
+        index = jnp.array([[1], [4], [7], [2]], jnp.int32)
+        weight = jnp.ones((4, 1))
+        together = jax.vmap(step)(hyper, wide.keys, states, index, weight)
+        for i in range(4):
+            one = lambda tree: jax.tree.map(lambda a: a[i], tree)  # noqa: B023, E731
+            alone = step(one(hyper), wide.keys[i], one(states), index[i], weight[i])
+            for a, b in zip(jax.tree.leaves(one(together.params)), jax.tree.leaves(alone.params), strict=True):
+                assert a.dtype == jnp.float64
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def one_step(experiment, weight, optimizer=None, **train):
+    data = prepare(replace(experiment, train=replace(experiment.train, optimizer=optimizer or Adam(0.1), **train)))
+    group = data.group(0, "validation")
+    one = lambda tree: jax.tree.map(lambda a: a[0], tree)  # noqa: E731
+    hyper, key = one(group.hyper), group.keys[0]
+    state = initial_state(data.experiment.model, 6, 1, data.experiment.train, hyper.rate, key)
+    args = (data.engine.setup, 9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
+    new, _ = train_step(*args, state, jnp.array([3]), jnp.array([weight]), jnp.array(weight > 0))
+    # a second step, so that Adam has moments to carry
+    new2, _ = train_step(*args, new, jnp.array([3]), jnp.array([0.0]), jnp.array(False))
+    return state, new, new2
+
+
+def test_a_step_of_weight_zero_changes_nothing(experiment):
+    state, moved, still = one_step(experiment, 1.0)
+    assert not same_bits(state.params, moved.params)
+    assert same_bits(moved, still)
+
+
+def test_the_update_is_optax_on_the_gradient_of_one_bag(experiment):
+    """An independent path to the same numbers: Flax module, optax.sgd, one bag without padding."""
+    state, moved, _ = one_step(experiment, 1.0, Sgd(0.5, momentum=0.9))
+    data = prepare(experiment)
+    graph = graph_of(experiment.model, 6, 1)
+    bag, label = data.study.read(3), float(data.study.targets.values[3])
+
+    def loss(params):
+        module = nnx.merge(graph, params, state.buffers)
+        logit = module(Bags.of(bag.x)).logits[0, 0]
+        return optax.sigmoid_binary_cross_entropy(logit, label)
+
+    tx = optax.sgd(0.5, momentum=0.9)
+    step, _ = tx.update(jax.grad(loss)(state.params), tx.init(state.params))
+    expected = optax.apply_updates(state.params, step)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(moved.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_accumulated_steps_are_one_step_on_the_batch(experiment):
+    """Two bags in one step, and the same two bags accumulated, move the parameters alike."""
+    optimizer = Sgd(0.5, momentum=0.0)
+    data = prepare(replace(experiment, train=replace(experiment.train, optimizer=optimizer, accumulate=2)))
+    hyper = jax.tree.map(lambda a: a[0], data.group(0, "validation").hyper)
+    key = run_key(0, 0, 0, 0, 0)
+    args = (9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
+    setup = data.engine.setup
+    begin = lambda s: initial_state(experiment.model, 6, 1, s.train, hyper.rate, key)  # noqa: E731
+    one = jnp.ones(1)
+    state, _ = train_step(setup, *args, begin(setup), jnp.array([3]), one, jnp.array(False))
+    assert same_bits(state.params, begin(setup).params)  # only gathered so far
+    state, _ = train_step(setup, *args, state, jnp.array([4]), one, jnp.array(True))
+    whole = setup._replace(train=replace(setup.train, accumulate=1))
+    both, _ = train_step(whole, *args, begin(whole), jnp.array([3, 4]), jnp.ones(2), jnp.array(True))
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(both.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert float(state.gradient_weight) == 0.0
+
+
+def test_standardised_features_have_mean_zero_and_sd_one_on_the_runs_own_training_part(experiment):
+    data = prepare(replace(experiment, train=replace(experiment.train, standardise=True)))
+    for split, hyper in zip(data.plan.splits, data.hyper, strict=True):
+        bags = gather(data.engine.data, hyper, jnp.asarray(split.train), jnp.ones(len(split.train)), 9)
+        x = np.asarray(bags.x)[np.asarray(bags.mask)]
+        np.testing.assert_allclose(x.mean(0), 0.0, atol=1e-5)
+        np.testing.assert_allclose(x.std(0), 1.0, rtol=1e-5)
+
+
+def test_subsample_draws_without_replacement_and_all_instances_alike():
+    n, length = 11, 4
+    draw = jax.jit(jax.vmap(lambda k: _subsample(k, jnp.array([[n]]), length)[0]))
+    places = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
+    assert all(len(set(row)) == length for row in places[:200].tolist())
+    share = np.bincount(places.ravel(), minlength=n) / len(places)
+    # binomial standard error .0034; four of them
+    np.testing.assert_allclose(share, length / n, atol=0.014)
+
+
+def test_instance_dropout_keeps_one_and_has_the_right_rate(experiment):
+    data = prepare(experiment)
+    hyper = data.hyper[0]
+    index = jnp.full(2000, int(np.argmax(data.study.lengths)))
+    train = Train(instance_dropout=0.75)
+    bags = gather(data.engine.data, hyper, index, jnp.ones(2000), 9, jax.random.key(0), train)
+    kept = np.asarray(bags.mask).sum(1)
+    n = int(data.study.lengths.max())
+    assert kept.min() == 1
+    # kept ~ Binomial(n, 1/4), with 0 turned into 1
+    expected = n / 4 + 0.75**n
+    assert kept.mean() == pytest.approx(expected, abs=4 * np.sqrt(n * 3 / 16 / 2000))
+
+
+def test_patience_stops_a_run_and_keeps_its_best_epoch(experiment):
+    train = replace(experiment.train, optimizer=Sgd(0.0), epochs=6, patience=2)
+    data = prepare(replace(experiment, train=train))
+    seen = []
+    group = data.group(0, "validation")
+    part = data.engine.part(group.validation, [s.validation for s in data.plan.splits])
+    state = start(data.engine, train_model := data.experiment.model, 6, 1, group)
+    assert train_model == ABMIL(encoder=(8,), attention=4)
+    fit(data.engine, group, state, part, lambda e, s, log: seen.append(log))
+    # nothing learns, so the first epoch stays best and the third is the last
+    assert len(seen) == 3
+    assert (seen[-1].best_epoch == 0).all()
+
+
+def test_a_non_finite_loss_freezes_its_run_and_names_the_bag(experiment):
+    data = prepare(experiment)
+    bad = data.engine.data._replace(x=data.engine.data.x.at[int(data.engine.data.offsets[5])].set(jnp.nan))
+    engine = data.engine
+    engine.data = bad
+    group = data.group(0, "validation")
+    state = start(engine, experiment.model, 6, 1, group)
+    before = jax.device_get(state.params)
+    state, log = engine.epoch(group, state, 0, None)
+    for i in range(4):
+        if 5 in group.train[i]:
+            assert log.failed[i]
+            assert int(state.failed_bag[i]) == 5
+            assert all(np.isfinite(np.asarray(p)[i]).all() for p in jax.tree.leaves(state.params))
+        else:
+            assert not log.failed[i]
+    assert not same_bits(before, state.params)
+
+
+def test_an_epoch_compiles_once_for_all_programs_and_never_calls_back(experiment):
+    data = prepare(experiment)
+    before = train_epoch._cache_size()
+    for program in range(data.programs):
+        trained(data, [slot(r, i) for i, r in enumerate(data.members(program))])
+    assert train_epoch._cache_size() - before <= 1
+    group = data.group(0, "validation")
+    state = start(data.engine, experiment.model, 6, 1, group)
+    order = (
+        np.zeros(3, np.int32),
+        np.zeros((3, 4, 1), np.int32),
+        np.ones((3, 4, 1), np.float32),
+        np.ones((3, 4), bool),
+    )
+    engine = data.engine
+    text = train_epoch.lower(
+        engine.setup, engine.layout.rungs, engine.data, group.hyper, group.keys, state, jnp.array(0, jnp.int32), order
+    ).as_text()
+    assert "callback" not in text
+
+
+def test_dropout_draws_differ_between_runs_and_follow_the_key():
+    model = ABMIL(encoder=(32,), attention=4, dropout=0.5)
+    graph = graph_of(model, 6, 1)
+    rate = optim.rates(Train(), 1)
+    state = initial_state(model, 6, 1, Train(), rate, jax.random.key(0))
+    bags = Bags.of(np.ones((3, 6), np.float32))
+    out = [
+        float(forward(graph, state.params, state.buffers, bags, jax.random.key(k))[0].logits[0, 0]) for k in (1, 1, 2)
+    ]
+    assert out[0] == out[1] != out[2]
