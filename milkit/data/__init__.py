@@ -1,1 +1,27 @@
-"""The data room: cohort tables, feature stores, the study they make, and public sets."""
+"""The data room: cohort tables, feature stores, the studies they make, and public sets. Never imports jax itself."""
+
+from milkit.data.build import build_study
+from milkit.data.cohort import read_cohort
+from milkit.data.cohort_data import Cohort
+from milkit.data.datasets import Classic, classic
+from milkit.data.memory import InMemory, in_memory
+from milkit.data.store import Store, open_store, write_store
+from milkit.data.study import Flow, GivenSplit, Study
+from milkit.data.targets import Targets
+
+__all__ = [
+    "Classic",
+    "Cohort",
+    "Flow",
+    "GivenSplit",
+    "InMemory",
+    "Store",
+    "Study",
+    "Targets",
+    "build_study",
+    "classic",
+    "in_memory",
+    "open_store",
+    "read_cohort",
+    "write_store",
+]

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 import milkit
+from milkit.data.bags import check_coords, check_features, check_id
 from milkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,9 +141,7 @@ def _attributes(
     sizes = {"mpp": mpp, "tile_um": tile_um, "tile_px": tile_px}
     for name, value in sizes.items():
         if value is not None and not (np.isfinite(value) and value > 0):
-            raise DataError(
-                f"{name}={value} is no size; expected a number above 0, or None where it is unknown."
-            )
+            raise DataError(f"{name}={value} is no size; expected a number above 0, or None where it is unknown.")
     if mpp is not None and tile_um is not None and tile_px is not None:
         implied = mpp * tile_px
         if abs(implied - tile_um) > 0.01 * tile_um:  # 1 %: more than rounding, less than any real mix-up
@@ -153,9 +152,7 @@ def _attributes(
     try:
         text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"provenance cannot be written as JSON ({error}); use text, numbers, lists, dicts."
-        ) from None
+        raise DataError(f"provenance cannot be written as JSON ({error}); use text, numbers, lists, dicts.") from None
     known = {"encoder": encoder, **sizes}
     return {
         "format": FORMAT,
@@ -183,9 +180,12 @@ class _Spool:
 
     def add(self, bag: "milkit.types.Bag") -> None:
         """Check one bag and append it."""
-        self._check_id(bag.id)
+        before, first = (self.ids[-1], self.ids[0]) if self.ids else ("", "")
+        check_id(bag.id, before)
+        if bag.id in self.seen:
+            raise DataError(f"Bag {bag.id!r} is given twice; ids must be unique.")
         x = np.asarray(bag.x)
-        self._check_shape(bag.id, x)
+        check_features(bag.id, x, first, self.width)
         packed = _packed(bag.id, x, self.dtype)
         coords = self._checked_coords(bag, len(x))
         self.hashes[0].update(packed)
@@ -193,30 +193,10 @@ class _Spool:
         if coords is not None:
             self.hashes[1].update(coords)
             _write_all(self.coords, coords)
+        self.width = x.shape[1]
         self.ids.append(bag.id)
         self.seen.add(bag.id)
         self.lengths.append(len(x))
-
-    def _check_id(self, name: str) -> None:
-        after = f"after bag {self.ids[-1]!r}" if self.ids else "the first bag"
-        if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
-            raise DataError(
-                f"A bag ({after}) has the id {name!r}; expected text, not blank, without blanks around it."
-            )
-        if name in self.seen:
-            raise DataError(f"Bag {name!r} is given twice; ids must be unique.")
-
-    def _check_shape(self, name: str, x: np.ndarray) -> None:
-        if x.ndim != 2 or 0 in x.shape:
-            raise DataError(
-                f"Bag {name!r} has features of shape {x.shape}; expected [instances, features], none 0."
-            )
-        if self.ids and x.shape[1] != self.width:
-            raise DataError(
-                f"Bag {name!r} has {x.shape[1]} features an instance, but bag {self.ids[0]!r} has "
-                f"{self.width}; a store holds one width (one encoder)."
-            )
-        self.width = x.shape[1]
 
     def _checked_coords(self, bag: "milkit.types.Bag", n: int) -> np.ndarray | None:
         given = bag.coords_um is not None
@@ -228,12 +208,9 @@ class _Spool:
         self.has_coords = given
         if bag.coords_um is None:
             return None
-        coords = np.ascontiguousarray(bag.coords_um, "<f4")
-        if coords.shape != (n, 2) or not np.isfinite(coords).all():
-            raise DataError(
-                f"coords_um of bag {bag.id!r} has shape {coords.shape}; expected {(n, 2)}, finite numbers."
-            )
-        return coords
+        coords = np.asarray(bag.coords_um)
+        check_coords(bag.id, coords, n)
+        return np.ascontiguousarray(coords, "<f4")
 
 
 def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
@@ -244,16 +221,7 @@ def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
 
 
 def _packed(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
-    """The features as they go to disk; raises where they are not finite or do not fit."""
-    if x.dtype.kind not in "fiu" and x.dtype.name != "bfloat16":
-        raise DataError(f"Bag {name!r} has features of dtype {x.dtype}; expected numbers.")
-    bad = ~np.isfinite(x)
-    if bad.any():
-        row, column = np.argwhere(bad)[0].tolist()
-        raise DataError(
-            f"Bag {name!r} holds {x[row, column]} at instance {row}, feature {column} ({int(bad.sum())} "
-            "values are NaN or infinite); a store holds finite features only. Look at how they were made."
-        )
+    """The features as they go to disk; raises where they do not fit."""
     with np.errstate(over="ignore", under="ignore"):  # overflow is reported below, underflow to 0 is rounding
         values = x.astype(value_dtype(dtype))
     over = ~np.isfinite(values)
@@ -298,9 +266,7 @@ def _write_hdf5(path: Path, spool: _Spool, attrs: Mapping[str, Any]) -> None:
 
 def _copy(spooled: io.RawIOBase, file: h5py.File, name: str, shape: tuple[int, int], dtype: np.dtype) -> None:
     """Copy a spooled flat file into a contiguous dataset, block by block."""
-    data = file.create_dataset(
-        name, shape, dtype
-    )  # no chunks, no filter: contiguous, so it can be memory-mapped
+    data = file.create_dataset(name, shape, dtype)  # no chunks, no filter: contiguous, so it can be memory-mapped
     rows = max(1, BLOCK_BYTES // (shape[1] * dtype.itemsize))
     spooled.seek(0)
     for start in range(0, shape[0], rows):

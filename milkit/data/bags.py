@@ -1,0 +1,45 @@
+"""What a bag must be, wherever it comes from; each message names the bag."""
+
+import numpy as np
+
+from milkit.errors import DataError
+
+
+def check_id(name: object, before: str = "") -> None:
+    """Raise unless an id is text, not blank, without blanks around it; `before` is the id of the bag before."""
+    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
+        place = f"after bag {before!r}" if before else "the first bag"
+        raise DataError(f"A bag ({place}) has the id {name!r}; expected text, not blank, without blanks around it.")
+
+
+def check_features(name: str, x: np.ndarray, first: str = "", width: int = 0) -> None:
+    """Raise unless features are [n, d] finite numbers, n >= 1, as wide as those of the first bag.
+
+    Args:
+        name: the bag's id.
+        x: its features.
+        first: id of the first bag, "" if this is it.
+        width: features an instance of the first bag.
+    """
+    if x.ndim != 2 or 0 in x.shape:
+        raise DataError(f"Bag {name!r} has features of shape {x.shape}; expected [instances, features], none 0.")
+    if first and x.shape[1] != width:
+        raise DataError(
+            f"Bag {name!r} has {x.shape[1]} features an instance, but bag {first!r} has {width}; "
+            "all bags need one width (one encoder)."
+        )
+    if x.dtype.kind not in "fiu" and x.dtype.name != "bfloat16":
+        raise DataError(f"Bag {name!r} has features of dtype {x.dtype}; expected numbers.")
+    bad = ~np.isfinite(x)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise DataError(
+            f"Bag {name!r} holds {x[row, column]} at instance {row}, feature {column} ({int(bad.sum())} values are "
+            "NaN or infinite); features must be finite. Look at how they were made."
+        )
+
+
+def check_coords(name: str, coords_um: np.ndarray, n: int) -> None:
+    """Raise unless positions are [n, 2] finite numbers."""
+    if coords_um.shape != (n, 2) or coords_um.dtype.kind not in "fiu" or not np.isfinite(coords_um).all():
+        raise DataError(f"coords_um of bag {name!r} has shape {coords_um.shape}; expected {(n, 2)}, finite numbers.")

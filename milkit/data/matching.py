@@ -1,0 +1,58 @@
+"""Slide ids of a table against those of its features: why they do not match, and what would help."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePosixPath
+
+from milkit.data.where import and_more
+
+_SUFFIX = re.compile(
+    r"\.(svs|tiff?|ndpi|mrxs|scn|vms|bif|czi|dcm|ome|h5|hdf5|pt|npy|npz|csv|png|jpe?g)$", re.IGNORECASE
+)
+
+
+def _without_suffix(name: str) -> str:
+    while (short := _SUFFIX.sub("", name)) != name:
+        name = short
+    return name
+
+
+def _without_zeros(name: str) -> str:
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", name)
+
+
+# what two ids may differ by, with the simplest first; tried alone, then all together
+_REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("dropping the file extension", _without_suffix),
+    ("dropping the folder", lambda name: PurePosixPath(name.replace("\\", "/")).name),
+    ("ignoring upper and lower case", str.casefold),
+    ("dropping leading zeros (were the ids read as numbers somewhere?)", _without_zeros),
+    (
+        "all of: dropping folder, file extension and leading zeros, ignoring case",
+        lambda name: _without_zeros(_without_suffix(PurePosixPath(name.replace("\\", "/")).name)).casefold(),
+    ),
+)
+
+
+def hint(rows: Iterable[str], slides: Iterable[str]) -> str:
+    """How unmatched rows and unmatched slides could be brought together, or "".
+
+    Example: `12 of 14 would match after dropping the file extension ('a1.svs' and 'a1')`.
+    """
+    left, right = list(rows), list(slides)
+    best, most = "", 0
+    for what, repair in _REPAIRS:
+        by_name = {repair(slide): slide for slide in right}
+        pairs = [(row, by_name[repair(row)]) for row in left if repair(row) in by_name]
+        if len(pairs) > most:
+            row, slide = pairs[0]
+            best, most = (
+                f"{len(pairs)} of {len(left)} would match after {what} ({row!r} and {slide!r})",
+                len(pairs),
+            )
+    return best
+
+
+def examples(ids: Sequence[str], count: int = 3) -> str:
+    """A few ids in words."""
+    return and_more([repr(str(name)) for name in ids[:count]], len(ids))
