@@ -10,9 +10,9 @@ import numpy as np
 
 import milkit
 from milkit.data.build import build_study
+from milkit.data.cohort import table_of
 from milkit.data.memory import MemorySource
 from milkit.data.study import GivenSplit, Study, Unit
-from milkit.data.table import table_of
 from milkit.data.where import did_you_mean
 from milkit.errors import ConfigError, DataError
 from milkit.task import Binary, MultiClass, Task
@@ -143,9 +143,18 @@ def known() -> tuple[Known, ...]:
 
 @dataclass(frozen=True)
 class Classic:
-    """One of the classic sets, by name; made by `classic`. Each bag is its own patient; the column is `label`."""
+    """One of the classic sets: musk1, musk2, fox, tiger, elephant, ucsb_breast_features or web1.
+
+    Each bag is its own patient; its class stands in the column `label`.
+
+    Raises:
+        ConfigError: no such set. Whether its file is here is asked when it is loaded.
+    """
 
     name: str
+
+    def __post_init__(self) -> None:
+        _record(self.name)  # a mistyped name is found when the experiment is written
 
     def load(self, task: Task | None = None, unit: Unit = "patient") -> Study:
         """Read the set and make its study.
@@ -187,7 +196,7 @@ def classic(name: str) -> Classic:
     Raises:
         ConfigError: no such set. Whether its file is here is asked when it is loaded.
     """
-    return Classic(_record(name).name)
+    return Classic(name)
 
 
 def _record(name: str) -> Known:

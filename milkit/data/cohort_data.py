@@ -1,0 +1,54 @@
+"""The data of an experiment as a table on disk and stores of features; what an experiment file writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from milkit.data.build import build_study
+from milkit.data.cohort import read_cohort
+from milkit.data.features import open_features
+from milkit.data.study import Study, Unit
+from milkit.task import Task
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort table (CSV) and the features of its slides. Paths are relative to where the command is run."""
+
+    table: str
+    """The CSV file, one row a slide."""
+    features: str | tuple[str, ...]
+    """The store of features, or several that together hold the cohort."""
+    slide: str = ""
+    """Column of the slide ids; "" takes the one that is recognised (slide_id, slide, bag_id, bag, image)."""
+    patient: str = ""
+    """Column of the patient ids; "" recognises patient_id, patient, case_id; where there is none, each slide is
+    its own patient."""
+    site: str = ""
+    """Column of the site; "" recognises site, group, hospital, centre, center; "-" uses none."""
+    cohort: str = ""
+    """Column of the cohort; "" recognises cohort; "-" uses none."""
+    split: str = ""
+    """Column(s) of given splits: a name, "fold_*", "-" for none; "" recognises split, fold and fold_0, fold_1 ..."""
+    strict: bool = False
+    """Raise where a slide would be left out (no features, no row, no target) instead of counting it."""
+    slide_labels: bool = False
+    """Labels belong to slides, so that slides of one patient may differ; needs unit="slide"."""
+
+    def load(self, task: Task, unit: Unit = "patient") -> Study:
+        """Read the table, open the features and make the study of a task.
+
+        Raises:
+            CohortError: a table that cannot be used; names file, line and column.
+            DataError: features that cannot be used; names the file.
+        """
+        table = read_cohort(self.table, slide=self.slide, patient=self.patient, site=self.site, cohort=self.cohort)
+        return build_study(
+            Path(self.table).stem,
+            table,
+            open_features(self.features),
+            task,
+            unit,
+            split=self.split,
+            strict=self.strict,
+            slide_labels=self.slide_labels,
+        )
