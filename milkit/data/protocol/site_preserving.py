@@ -17,6 +17,7 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -109,7 +110,7 @@ def _search(
     """Greedy in the order given (random among equals), then moves and swaps of sites until none helps."""
     total = counts.sum(0)
 
-    def price(held: np.ndarray) -> np.ndarray:
+    def price(held: np.ndarray) -> Any:
         """What folds cost that hold these patients; [..., c] -> [...]."""
         lacking = ((held == 0) & required).sum(-1)
         return ((folds * held - total) ** 2).sum(-1) + _LACKING * lacking
@@ -133,7 +134,7 @@ def _improve(
     fold: Int64[np.ndarray, " s"],
     counts: Int64[np.ndarray, "s c"],
     folds: int,
-    price: Callable[[np.ndarray], np.ndarray],
+    price: Callable[[np.ndarray], Any],
 ) -> bool:
     """Move a site, or swap it with another, in place, by what saves most; False if nothing saves."""
     held, here, size = _held(counts, folds, fold), int(fold[site]), counts[site]
