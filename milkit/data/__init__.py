@@ -1,8 +1,7 @@
 """The data room: cohort tables, feature stores, the studies they make, and public sets. Never imports jax itself."""
 
 from milkit.data.build import build_study
-from milkit.data.cohort import read_cohort
-from milkit.data.cohort_data import Cohort
+from milkit.data.cohort import Cohort, read_cohort
 from milkit.data.datasets import Classic, classic
 from milkit.data.memory import InMemory, in_memory
 from milkit.data.store import Store, open_store, write_store

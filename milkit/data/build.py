@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from milkit.data.cohort import CohortTable
 from milkit.data.features import FeatureSource
 from milkit.data.matching import examples, hint
 from milkit.data.splits import given_splits
 from milkit.data.study import Flow, GivenSplit, Study, Unit
+from milkit.data.table import CohortTable
 from milkit.data.targets import Targets, check_columns, encode, missing_targets
 from milkit.data.where import Where, and_more
 from milkit.errors import CohortError

@@ -10,9 +10,9 @@ import numpy as np
 
 import milkit
 from milkit.data.build import build_study
-from milkit.data.cohort import table_of
 from milkit.data.memory import MemorySource
 from milkit.data.study import GivenSplit, Study, Unit
+from milkit.data.table import table_of
 from milkit.data.where import did_you_mean
 from milkit.errors import ConfigError, DataError
 from milkit.task import Binary, MultiClass, Task

@@ -11,8 +11,8 @@ import numpy as np
 import milkit  # names "milkit.types.Bag" in annotations without importing jax here
 from milkit.data.bags import check_coords, check_features, check_id
 from milkit.data.build import build_study
-from milkit.data.cohort import ALIASES, table_of
 from milkit.data.study import Study, Unit
+from milkit.data.table import ALIASES, table_of
 from milkit.data.where import did_you_mean
 from milkit.errors import CohortError, DataError
 from milkit.task import Task
@@ -69,7 +69,7 @@ class InMemory:
         return digest.hexdigest()
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
-        """The study of a task; columns are recognised by name as in a cohort table (`milkit.data.cohort`).
+        """The study of a task; columns are recognised by name as in a cohort table (`milkit.data.table`).
 
         Raises:
             CohortError: rows that cannot be used; names row and column.
