@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from milkit.data.where import and_more, did_you_mean
 from milkit.errors import DataError
 
 
+@runtime_checkable
 class FeatureSource(Protocol):
     """Features of slides by id; a `Store` is one."""
 

@@ -68,6 +68,10 @@ class InMemory:
                 digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    def config_json(self) -> dict[str, Any]:
+        """What a saved configuration keeps of it: enough to know the data again, not the data."""
+        return {"name": self.name, "bags": len(self.bags), "digest": self.digest}
+
     def load(self, task: Task, unit: Unit = "patient") -> Study:
         """The study of a task; columns are recognised by name as in a cohort table (`milkit.data.table`).
 

@@ -97,9 +97,7 @@ class Store:
                 self._check_finite(what, start, block)
             digests.append(digest.hexdigest())
         if content_digest(digests[0], digests[1], self.offsets, self.ids) != self.provenance["sha256"]:
-            raise DataError(
-                f"{self.path} is damaged: its content is not what was written. Write the store anew."
-            )
+            raise DataError(f"{self.path} is damaged: its content is not what was written. Write the store anew.")
 
     def _check_finite(self, what: str, start: int, block: np.ndarray) -> None:
         bad = ~np.isfinite(block).all(1)
@@ -144,16 +142,10 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if path.stat().st_size == 0:
         return DataError(f"{path} is an empty file, not a store; write it anew.")
     if "truncated file" in text:
-        return DataError(
-            f"{path} is cut short (HDF5 expects more bytes than there are); copy or write it anew."
-        )
+        return DataError(f"{path} is cut short (HDF5 expects more bytes than there are); copy or write it anew.")
     if "signature not found" in text:
-        return DataError(
-            f"{path} is not an HDF5 file; expected a store written by milkit.data.store.write_store."
-        )
-    return DataError(
-        f"{path} cannot be read as a store, it is damaged or cut short ({text}); copy or write it anew."
-    )
+        return DataError(f"{path} is not an HDF5 file; expected a store written by milkit.data.store.write_store.")
+    return DataError(f"{path} cannot be read as a store, it is damaged or cut short ({text}); copy or write it anew.")
 
 
 def _open(path: Path, file: h5py.File) -> Store:
@@ -197,9 +189,7 @@ def _check_format(path: Path, file: h5py.File, attrs: Mapping[str, Any]) -> None
         )
 
 
-def _check_parts(
-    path: Path, features: h5py.Dataset, offsets: np.ndarray, ids: tuple[str, ...], name: str
-) -> None:
+def _check_parts(path: Path, features: h5py.Dataset, offsets: np.ndarray, ids: tuple[str, ...], name: str) -> None:
     """Raise where the parts of a store do not agree with each other."""
     wrong = ""
     if name not in ("float16", "float32", "bfloat16") or features.dtype != disk_dtype(name):
@@ -218,9 +208,7 @@ def _mapped(path: Path, data: h5py.Dataset) -> np.ndarray:
     """A contiguous dataset as a read-only memory map."""
     offset, size = data.id.get_offset(), path.stat().st_size
     if offset is None or size < offset + data.size * data.dtype.itemsize:
-        raise DataError(
-            f"{path} is cut short: {data.name} does not fit into its {size} bytes; write it anew."
-        )
+        raise DataError(f"{path} is cut short: {data.name} does not fit into its {size} bytes; write it anew.")
     # a plain view: slices of np.memmap itself cost more than the read of a small bag
     return np.memmap(path, data.dtype, "r", offset, data.shape).view(np.ndarray)
 

@@ -177,9 +177,7 @@ def _yes_no(cells: np.ndarray, column: str, where: Where) -> np.ndarray:
     wrong = [i for i, value in enumerate(values) if value is None]
     if wrong:
         cell = str(cells[wrong[0]])
-        raise CohortError(
-            f"{where.file}: column {column!r} is {cell!r} in {where.rows(wrong)}; expected 0 or 1."
-        )
+        raise CohortError(f"{where.file}: column {column!r} is {cell!r} in {where.rows(wrong)}; expected 0 or 1.")
     return np.array(values, np.float32)
 
 
@@ -190,8 +188,7 @@ def _numbers(cells: np.ndarray, column: str, where: Where) -> np.ndarray:
         cell = str(cells[wrong[0]])
         comma = " (write decimals with a point, not a comma)" if "," in cell else ""
         raise CohortError(
-            f"{where.file}: column {column!r} is {cell!r} in {where.rows(wrong)}; expected a finite number"
-            f"{comma}."
+            f"{where.file}: column {column!r} is {cell!r} in {where.rows(wrong)}; expected a finite number{comma}."
         )
     return values.astype(np.float32)
 

@@ -221,9 +221,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, limit):
         except DataError as error:
             print(error)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert "failed" in done.stdout, done.stderr
     assert "free space" in done.stdout
     assert leftovers(tmp_path) == []
