@@ -72,6 +72,7 @@ def test_headers_are_as_agreed():
         header = make(task, names, logits, target).header()
         agreed = "experiment run repeat fold seed selection role bag slide patient site cohort"
         assert " ".join(header[:12]) == agreed
+        assert header[-2:] == ["selected_epoch", "threshold"]
         return " ".join(header[12:-2])
 
     assert middle("Binary") == "target logit_yes prob_no prob_yes"

@@ -1,0 +1,48 @@
+"""Thresholds, chosen on validation patients and then applied to test patients as they are."""
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from milkit.metrics.draws import ONE_CLASS, Undefined, not_finite
+
+
+def youden_threshold(y: Num[np.ndarray, "n"], score: Float[np.ndarray, "n"]) -> float:
+    """The threshold with the largest sensitivity + specificity - 1; positive means score >= threshold.
+
+    Candidates lie half-way between neighbouring distinct scores, so that each splits the patients in two; a threshold
+    that calls everybody the same is none. Of several with the same J the one nearest 0.5 is taken (few validation
+    patients give many ties, and 0.5 is where an unfitted probability is cut), then the lower one. If all scores are
+    equal, that score.
+
+    Args:
+        y: 1 = positive, 0 = negative, of validation patients.
+        score: their probability of the positive class.
+
+    Returns:
+        The threshold, or an `Undefined` where there is only one class or a score is not finite.
+
+    References:
+        Youden (1950), Index for rating diagnostic tests.
+    """
+    if reason := not_finite(score):
+        return Undefined(reason)
+    distinct, place = np.unique(score, return_inverse=True)
+    positive = np.bincount(place, weights=y == 1, minlength=len(distinct))
+    negative = np.bincount(place, weights=y == 0, minlength=len(distinct))
+    if not (positive.sum() and negative.sum()):
+        return Undefined(ONE_CLASS)
+    if len(distinct) == 1:
+        return float(distinct[0])
+    low, high = distinct[:-1], distinct[1:]
+    middle = low + (high - low) / 2
+    middle = np.where(middle > low, middle, high)  # neighbouring floats have no middle
+    # J times both counts: whole numbers, so that ties are exact
+    missed, spared = positive.cumsum()[:-1], negative.cumsum()[:-1]
+    j = (positive.sum() - missed) * negative.sum() + spared * positive.sum()
+    best = np.flatnonzero(j == j.max())
+    return float(middle[best[np.argmin(np.abs(middle[best] - 0.5))]])
+
+
+def youden_thresholds(y: Num[np.ndarray, "n c"], score: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "c"]:
+    """One threshold a label; NaN where a label has one class only."""
+    return np.array([youden_threshold(y[:, i], score[:, i]) for i in range(y.shape[1])])
