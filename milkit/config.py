@@ -33,9 +33,7 @@ def to_json(value: Any) -> Any:
         return {str(k): to_json(v) for k, v in value.items()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ConfigError(
-        f"A configuration cannot hold {value!r} ({type(value).__name__}); use numbers, text or tuples."
-    )
+    raise ConfigError(f"A configuration cannot hold {value!r} ({type(value).__name__}); use numbers, text or tuples.")
 
 
 def from_json(data: Any, allowed: Mapping[str, type], where: str = "config") -> Any:

@@ -16,10 +16,10 @@ refused here, before anything is read or trained.
 
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from milkit import config
-from milkit.data.cohort import Cohort
+from milkit.data.cohort_data import Cohort
 from milkit.data.datasets import Classic
 from milkit.data.memory import InMemory
 from milkit.data.protocol import Protocol as SplitProtocol
@@ -31,6 +31,7 @@ from milkit.train.config import Optimizer, Select, Train
 Data = Cohort | Classic | InMemory
 
 
+@runtime_checkable
 class AnyModel(Protocol):
     """A model's configuration: milkit's own, or any frozen dataclass of a researcher's with `build`."""
 
@@ -95,9 +96,7 @@ def _check_selection(experiment: Experiment) -> None:
                 f"choose one of {', '.join(known)}."
             )
     if experiment.optimistic == "last":
-        raise ConfigError(
-            "optimistic='last' selects nothing; name a criterion such as 'accuracy', or leave it None."
-        )
+        raise ConfigError("optimistic='last' selects nothing; name a criterion such as 'accuracy', or leave it None.")
     share = getattr(experiment.protocol, "validation", None)
     brings_its_own = type(experiment.protocol).__name__ in ("GivenFolds", "SavedFolds", "Nested")
     if experiment.train.select != "last" and share == 0 and not brings_its_own:

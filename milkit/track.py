@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from milkit.errors import ConfigError
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """What a study tells while it runs."""
 
@@ -53,9 +54,7 @@ class WandbTracker:
         try:
             import wandb
         except ImportError as error:
-            raise ConfigError(
-                "--track wandb needs the wandb package; install it with `pip install wandb`."
-            ) from error
+            raise ConfigError("--track wandb needs the wandb package; install it with `pip install wandb`.") from error
         # wandb writes below its `dir` and puts names of the machine's user in its files: keep all in the run folder
         os.environ.setdefault("WANDB_SILENT", "true")
         self._run = wandb.init(

@@ -86,9 +86,7 @@ class Bags:
         bags = [np.asarray(b) for b in (x if isinstance(x, Sequence) else [x])]
         for i, b in enumerate(bags):
             if b.ndim != 2 or 0 in b.shape:
-                raise DataError(
-                    f"Bag {i} has shape {b.shape}; expected [instances, features], neither of them 0."
-                )
+                raise DataError(f"Bag {i} has shape {b.shape}; expected [instances, features], neither of them 0.")
             if b.shape[1] != bags[0].shape[1]:
                 raise DataError(
                     f"Bag {i} has {b.shape[1]} features a row but bag 0 has {bags[0].shape[1]}; "

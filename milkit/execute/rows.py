@@ -6,8 +6,8 @@ import numpy as np
 
 from milkit.execute.prepare import Prepared, Run
 from milkit.losses import unscale
-from milkit.metrics.thresholds import youden
-from milkit.predictions import Predictions
+from milkit.metrics.thresholds import youden_thresholds
+from milkit.predictions import Predictions, concat
 from milkit.task import Binary, MultiLabel, Regression, probabilities
 
 Seen = list[tuple[int, np.ndarray, np.ndarray | None]]
@@ -38,7 +38,7 @@ def program_predictions(prepared: Prepared, seen: dict[str, list[RunPrediction]]
         for role in predicted.roles
         if predicted.roles[role]
     ]
-    return Predictions.concat(parts)
+    return concat(parts)
 
 
 def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
@@ -51,7 +51,7 @@ def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
         return np.full(labels, np.nan)
     score = probabilities(task, np.stack([logits for _, logits, _ in bags]))
     target = prepared.study.targets.values[[row for row, _, _ in bags]].reshape(len(bags), -1)
-    return np.array([youden(score[:, k], target[:, k] > 0) for k in range(labels)])
+    return youden_thresholds(target, score)
 
 
 def _rows(prepared: Prepared, selection: str, predicted: RunPrediction, role: str) -> Predictions:

@@ -42,20 +42,14 @@ def load(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
             note = json.loads((f.metadata() or {}).get("milkit", "{}"))
             arrays = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read ({error}); remove it to start that program anew."
-        ) from error
+        raise RunFolderError(f"{path} cannot be read ({error}); remove it to start that program anew.") from error
     wanted = names(like)
     if set(wanted) != set(arrays):
         odd = sorted(set(wanted) ^ set(arrays))[:4]
-        raise RunFolderError(
-            f"{path} holds other arrays than this experiment has (such as {odd}); remove it."
-        )
+        raise RunFolderError(f"{path} holds other arrays than this experiment has (such as {odd}); remove it.")
     leaves, shape = jax.tree.flatten(like)
     for name, leaf in zip(wanted, leaves, strict=True):
         if arrays[name].shape != leaf.shape:
-            raise RunFolderError(
-                f"{path}: {name} has shape {arrays[name].shape}, expected {leaf.shape}; remove it."
-            )
+            raise RunFolderError(f"{path}: {name} has shape {arrays[name].shape}, expected {leaf.shape}; remove it.")
     restored = [jax.numpy.asarray(arrays[n], leaf.dtype) for n, leaf in zip(wanted, leaves, strict=True)]
     return jax.tree.unflatten(shape, restored), note

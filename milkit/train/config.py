@@ -84,9 +84,7 @@ class Train:
         for name in ("patience", "max_instances", "width"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(
-                    f"train.{name} is {value}; give a whole number from 1, or None for no limit."
-                )
+                raise ConfigError(f"train.{name} is {value}; give a whole number from 1, or None for no limit.")
         if not 0.0 <= self.instance_dropout < 1.0:
             raise ConfigError(f"train.instance_dropout is {self.instance_dropout}; it must lie in [0, 1).")
         if self.clip is not None and self.clip <= 0:

@@ -43,9 +43,7 @@ def run_key(seed: int, repeat: int, fold: int, inner: int, replicate: int) -> ja
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def initialise(
-    model: Any, in_features: int, out_features: int, train: Any, rates: Any, keys: jax.Array
-) -> RunState:
+def initialise(model: Any, in_features: int, out_features: int, train: Any, rates: Any, keys: jax.Array) -> RunState:
     """States of several runs before their first step; jitted, as eager initialisation takes seconds."""
     start = partial(initial_state, model, in_features, out_features, train)
     return jax.vmap(start)(rates, jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
@@ -67,9 +65,7 @@ def train_epoch(
     def at_length(length: int, operands: Any) -> Any:
         state, step, (index, weight, update) = operands
         one_run = partial(train_step, setup, length, data)
-        return jax.vmap(one_run, (0, 0, _SHARED, 0, 0, 0, 0))(
-            hyper, keys, (epoch, step), state, index, weight, update
-        )
+        return jax.vmap(one_run, (0, 0, _SHARED, 0, 0, 0, 0))(hyper, keys, (epoch, step), state, index, weight, update)
 
     branches = [partial(at_length, length) for length in rungs]
 
@@ -184,9 +180,7 @@ class Engine:
         self, group: Group, state: RunState, epoch: int, validation: PartLayout | None
     ) -> tuple[RunState, EpochLog]:
         """Train one epoch and judge it on validation (where there is any)."""
-        order = draw_epoch(
-            self.layout, group.train, group.numbers, self.seed, epoch, self.setup.train.accumulate
-        )
+        order = draw_epoch(self.layout, group.train, group.numbers, self.seed, epoch, self.setup.train.accumulate)
         learning = ~np.asarray(state.finished | state.failed)
         number = jnp.asarray(epoch, jnp.int32)
         state, train_loss = train_epoch(

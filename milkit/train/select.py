@@ -83,9 +83,7 @@ def _c_index(
     return jnp.sum(won, where=pairs) / jnp.sum(pairs)
 
 
-def _balanced(
-    right: Bool[Array, "v"], target: Array, classes: int, real: Bool[Array, "v"]
-) -> Float[Array, ""]:
+def _balanced(right: Bool[Array, "v"], target: Array, classes: int, real: Bool[Array, "v"]) -> Float[Array, ""]:
     """Mean recall over the classes that are present."""
     members = (target[:, None] == jnp.arange(classes)) & real[:, None]
     recall = jnp.sum(right[:, None], 0, where=members) / jnp.sum(members, 0)

@@ -92,9 +92,7 @@ def initial_state(
     )
 
 
-def forward(
-    graph: Graph, params: Any, buffers: Any, bags: Bags, key: Key[Array, ""] | None
-) -> tuple[Output, Any]:
+def forward(graph: Graph, params: Any, buffers: Any, bags: Bags, key: Key[Array, ""] | None) -> tuple[Output, Any]:
     """The module's output on some bags, and its buffers afterwards.
 
     Args:

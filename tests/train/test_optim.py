@@ -43,7 +43,7 @@ def test_clip_bounds_the_global_norm():
 
 
 def test_warmup_then_cosine():
-    train = Train(Sgd(1.0), epochs=10, schedule="cosine", warmup_epochs=2)
+    train = Train(Sgd(1.0), epochs=10, schedule="cosine", warmup_epochs=2.0)
     rate = optim.rates(train, 5)  # 50 updates, 10 of warm-up
     height = [float(optim.schedule(train, rate, jnp.array(i))) for i in (0, 4, 9, 10, 30, 50)]
     assert height == pytest.approx([0.1, 0.5, 1.0, 1.0, 0.5, 0.0], abs=1e-6)

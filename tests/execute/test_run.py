@@ -1,0 +1,270 @@
+"""A run folder from start to end: what is in it, that it can be repeated, and that nothing finished is lost."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import planted
+import pytest
+
+from milkit.data.protocol import KFold
+from milkit.errors import ConfigError, NonFiniteError, RunFolderError
+from milkit.execute import program as program_module
+from milkit.execute.folder import locked
+from milkit.execute.run import execute
+from milkit.predictions import Predictions
+from milkit.train.config import Sgd
+from milkit.train.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def finished(experiment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    execute(experiment, out)
+    return out
+
+
+def predictions(out):
+    return (out / "predictions.csv").read_bytes()
+
+
+def test_every_file_of_the_run_folder_is_there(finished):
+    there = {p.name for p in finished.iterdir()}
+    assert {
+        "config.json", "environment.json", "cohort.json", "folds.csv", "runs.csv", "history.jsonl", "predictions.csv",
+        "top_instances.csv", "attention.json", "weights",
+    } <= there  # fmt: skip
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_each_patient_is_tested_once_a_seed_and_selection(finished):
+    p = Predictions.read(finished / "predictions.csv")
+    test = p.role == "test"
+    assert set(p.selection) == {"validation", "last"}
+    for selection in ("validation", "last"):
+        for seed in (0, 1):
+            rows = test & (p.selection == selection) & (p.seed == seed)
+            assert sorted(p.bag[rows].tolist()) == [f"p{i:03d}" for i in range(24)]
+    assert (p.selected_epoch[p.selection == "last"] == 4).all()
+    assert ((p.selected_epoch >= 1) & (p.selected_epoch <= 4)).all()
+
+
+def test_roles_in_predictions_are_those_of_the_folds_file(finished):
+    import csv
+
+    with open(finished / "folds.csv") as f:
+        folds = {(r["fold"], r["bag"]): r["role"] for r in csv.DictReader(f)}
+    p = Predictions.read(finished / "predictions.csv")
+    for fold, bag, role in zip(p.fold, p.bag, p.role, strict=True):
+        assert folds[(str(fold), str(bag))] == role
+
+
+def test_history_tells_of_training_and_validation_only(finished):
+    lines = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 * 2 * 4
+    for line in lines:
+        assert not [k for k in line if "test" in k or "optimistic" in k]
+        assert line["fit"] == "validation"
+
+
+def test_the_selected_epoch_is_the_one_of_least_validation_loss(finished):
+    best = {}
+    for line in map(json.loads, (finished / "history.jsonl").read_text().splitlines()):
+        best.setdefault(line["run"], []).append((line["validation_loss"], line["epoch"]))
+    p = Predictions.read(finished / "predictions.csv")
+    for run, losses in best.items():
+        rows = (p.run == run) & (p.selection == "validation")
+        assert set(p.selected_epoch[rows].tolist()) == {min(losses)[1]}
+
+
+def test_the_same_experiment_gives_the_same_bits(experiment, finished, tmp_path):
+    execute(experiment, tmp_path / "again")
+    assert predictions(tmp_path / "again") == predictions(finished)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours may catch it."""
+
+
+def kill_at(monkeypatch, calls):
+    """Raise at the so-manieth epoch from now on."""
+    whole, count = Engine.epoch, [0]
+
+    def epoch(self, *args):
+        count[0] += 1
+        if count[0] == calls:
+            raise Killed
+        return whole(self, *args)
+
+    monkeypatch.setattr(Engine, "epoch", epoch)
+
+
+@pytest.mark.parametrize("calls", [3, 7])
+def test_a_killed_run_resumes_to_the_same_bits(experiment, finished, tmp_path, monkeypatch, calls):
+    """Killed in mid-program, before and after a whole program; checkpoints are written every epoch here."""
+    monkeypatch.setattr(program_module, "CHECKPOINT_SECONDS", 0.0)
+    out = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        kill_at(patch, calls)
+        with pytest.raises(Killed):
+            execute(experiment, out)
+    if calls > 4:  # one program of two runs had finished, and is readable
+        assert set(Predictions.read(out / "predictions.csv").run) == {"r0f0s0", "r0f0s1"}
+    execute(experiment, out, resume=True)
+    assert predictions(out) == predictions(finished)
+    assert (out / "history.jsonl").read_bytes() == (finished / "history.jsonl").read_bytes()
+
+
+def test_a_really_killed_process_resumes_to_the_same_bits(finished, tmp_path, root):
+    """SIGKILL from inside at the seventh epoch, then the same command with resume, in fresh processes."""
+    script = f"""
+import os, sys
+sys.path[:0] = [{str(root / "tests")!r}]
+import planted
+from milkit.data.protocol import KFold
+from milkit.experiment import Experiment
+from milkit.models import ABMIL
+from milkit.train.config import Sgd, Train
+from milkit.train.engine import Engine
+from milkit.execute.run import execute
+from pathlib import Path
+experiment = Experiment(name="planted", data=planted.binary(), protocol=KFold(folds=3, validation=0.25),
+    model=ABMIL(encoder=(8,), attention=4), train=Train(Sgd(0.05, momentum=0.9), epochs=4, width=2, buckets=2), seeds=2)
+whole, count = Engine.epoch, [0]
+def epoch(self, *args):
+    count[0] += 1
+    if count[0] == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    return whole(self, *args)
+Engine.epoch = epoch
+execute(experiment, Path(sys.argv[1]), resume=len(sys.argv) > 3)
+"""
+    out = str(tmp_path / "killed")
+    first = subprocess.run([sys.executable, "-c", script, out, "7"], capture_output=True)
+    assert first.returncode == -9
+    second = subprocess.run([sys.executable, "-c", script, out, "-1", "resume"], capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert predictions(tmp_path / "killed") == predictions(finished)
+
+
+def test_a_full_disk_keeps_what_was_finished(experiment, finished, tmp_path, monkeypatch):
+    out = tmp_path / "full"
+    whole, written = os.fsync, [0]
+
+    def fsync(handle):
+        written[0] += 1
+        if (out / "programs" / "0000" / "done.json").exists() and written[0] < 1000:
+            written[0] += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(RunFolderError, match=r"could not be written \(No space left on device\)"):
+            execute(experiment, out)
+    assert (out / "programs" / "0000" / "predictions.csv").exists()
+    execute(experiment, out, resume=True)
+    assert predictions(out) == predictions(finished)
+
+
+def test_a_folder_with_a_run_is_not_touched(experiment, finished):
+    before = predictions(finished)
+    with pytest.raises(RunFolderError, match=r"already holds a run.*--resume.*--force"):
+        execute(experiment, finished)
+    assert predictions(finished) == before
+
+
+def test_a_folder_with_other_files_is_not_touched(experiment, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(RunFolderError, match="no run folder"):
+            execute(experiment, tmp_path, force=force)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_resume_refuses_another_experiment(experiment, finished):
+    with pytest.raises(RunFolderError, match=r"experiment\.train\.epochs: 4 there, 5 now"):
+        execute(replace(experiment, train=replace(experiment.train, epochs=5)), finished, resume=True)
+
+
+def test_force_replaces(experiment, tmp_path):
+    small = replace(experiment, seeds=1, train=replace(experiment.train, epochs=1))
+    execute(experiment, tmp_path / "run")
+    execute(small, tmp_path / "run", force=True)
+    assert set(Predictions.read(tmp_path / "run" / "predictions.csv").seed) == {0}
+
+
+def test_two_writers_are_kept_apart(experiment, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(RunFolderError, match="Another process is writing"):
+        execute(experiment, tmp_path / "run")
+
+
+def test_a_diverging_run_is_named_and_what_it_had_is_kept(experiment, tmp_path):
+    wild = replace(experiment, train=replace(experiment.train, optimizer=Sgd(1e30, momentum=0.0)))
+    out = tmp_path / "wild"
+    with pytest.raises(NonFiniteError, match=r"Run r0f\ds\d .*finite in epoch \d+.*learning rate"):
+        execute(wild, out)
+    assert list((out / "programs" / "0000").glob("checkpoint_validation.safetensors"))
+    assert (out / "history.jsonl").exists()
+
+
+def test_selection_without_a_validation_part_is_refused_when_the_experiment_is_written(experiment):
+    with pytest.raises(ConfigError, match="validation=0"):
+        replace(experiment, protocol=KFold(folds=3, validation=0.0))
+
+
+def test_without_validation_the_last_epoch_is_kept(experiment, tmp_path):
+    out = tmp_path / "last"
+    train = replace(experiment.train, select="last")
+    execute(replace(experiment, protocol=KFold(folds=3, validation=0.0), train=train, seeds=1), out)
+    p = Predictions.read(out / "predictions.csv")
+    assert set(p.selection) == {"last"}
+    assert set(p.role) == {"test"}
+    assert np.isnan(p.threshold).all()
+
+
+def test_optimistic_selection_is_a_fit_of_its_own_and_leaves_the_honest_one_alone(experiment, finished, tmp_path):
+    out = tmp_path / "optimistic"
+    execute(replace(experiment, optimistic="accuracy"), out)
+    p = Predictions.read(out / "predictions.csv")
+    honest = Predictions.read(finished / "predictions.csv")
+    rows = p.selection != "optimistic"
+    assert np.array_equal(p.logits[rows], honest.logits)
+    assert (p.selection == "optimistic").sum() == (honest.selection == "last").sum()
+    # the epoch is the one of best accuracy on the test part of the same trajectory: no worse than any other pick
+    right = (p.logits[:, 0] > 0) == (p.target[:, 0] > 0)
+    test = p.role == "test"
+    for run in set(p.run):
+        best, last = (right[test & (p.run == run) & (p.selection == s)].mean() for s in ("optimistic", "last"))
+        assert best >= last
+    assert "optimistic" not in (out / "history.jsonl").read_text()
+
+
+def test_top_instances_are_the_largest_attention_weights(finished):
+    shown = json.loads((finished / "attention.json").read_text())["bags"]
+    assert {b["target"] for b in shown} == {"0", "1"}
+    for bag in shown:
+        assert sum(bag["attention"]) == pytest.approx(1.0, abs=1e-4)
+        assert len(bag["attention"]) == bag["n"]
+
+
+@pytest.mark.parametrize("unit", ["patient", "slide"])
+def test_both_units_of_analysis(experiment, tmp_path, unit):
+    """Twelve patients with two slides each."""
+    xs, _ = planted.bags(24)
+    rows = [{"label": str((i // 2) % 2)} for i in range(24)]
+    for i, row in enumerate(rows):
+        xs[i][0, 0] += 3.0 * int(row["label"])
+    data = planted.cohort(xs, [r | {"patient_id": f"q{i // 2}"} for i, r in enumerate(rows)])
+    out = tmp_path / unit
+    execute(replace(experiment, data=data, unit=unit, protocol=KFold(folds=3, validation=0.25)), out)
+    p = Predictions.read(out / "predictions.csv")
+    test = (p.role == "test") & (p.selection == "last") & (p.seed == 0)
+    assert test.sum() == (12 if unit == "patient" else 24)
+    assert len(set(p.patient[test])) == 12
+    if unit == "patient":
+        assert set(p.slide[test].tolist()) == {f"b{2 * i:03d};b{2 * i + 1:03d}" for i in range(12)}

@@ -1,0 +1,168 @@
+"""The command line: help, typos, exit statuses, overrides, replays."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from milkit.cli import COMMANDS, main
+
+EXPERIMENTS = '''
+"""Two small studies."""
+from dataclasses import replace
+from milkit import ABMIL, Classic, Experiment, GivenFolds, Sgd, Train
+
+small = Experiment(
+    data=Classic("musk1"), protocol=GivenFolds(validation=0.1, repeats=1),
+    model=ABMIL(encoder=(8,), attention=4), train=Train(Sgd(1e-3), epochs=2, standardise=True),
+)
+other = replace(small, seeds=2)
+'''
+
+OWN_MODEL = """
+from dataclasses import dataclass
+import jax.numpy as jnp
+from flax import nnx
+from milkit import Classic, Experiment, GivenFolds, Output, Sgd, Train
+
+class MeanModule(nnx.Module):
+    def __init__(self, d, c, rngs):
+        self.linear = nnx.Linear(d, c, rngs=rngs)
+    def __call__(self, bags, *, deterministic=True, rngs=None):
+        n = jnp.maximum(bags.mask.sum(1, keepdims=True), 1)
+        return Output(self.linear(bags.x.sum(1) / n))
+
+@dataclass(frozen=True)
+class Mine:
+    scale: float = 1.0
+    def build(self, in_features, out_features, *, rngs):
+        return MeanModule(in_features, out_features, rngs)
+
+mine = Experiment(data=Classic("musk1"), protocol=GivenFolds(validation=0.1, repeats=1), model=Mine(),
+                  train=Train(Sgd(1e-3), epochs=1, standardise=True))
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "studies.py"
+    path.write_text(EXPERIMENTS)
+    return path
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    code = (
+        "import sys; from milkit.cli import main; main(['--help']); "
+        "print([m for m in ('jax', 'numpy', 'tyro') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *text, loaded = run.stdout.strip().splitlines()
+    assert loaded == "[]"
+    for name in COMMANDS:
+        assert any(line.strip().startswith(name) for line in text)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name, capsys):
+    try:
+        status = main([name, "--help"])
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    assert status == 0
+    assert "example" in capsys.readouterr().out
+
+
+def test_a_typo_gets_the_nearest_command(capsys):
+    assert main(["rum"]) == 2
+    assert "did you mean `milkit run`?" in capsys.readouterr().err
+
+
+def test_a_missing_file_and_a_wrong_name(file, capsys):
+    assert main(["run", str(file.parent / "nothing.py")]) == 2
+    assert "nothing.py is not there" in capsys.readouterr().err
+    assert main(["run", f"{file}:smal"]) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'small'?" in error
+    assert "small, other" in error
+
+
+def test_overrides_reach_the_experiment_and_the_run_can_be_repeated_to_the_bit(file, tmp_path, capsys):
+    out, again = tmp_path / "run", tmp_path / "again"
+    arguments = [
+        "--train.epochs",
+        "3",
+        "--seeds",
+        "2",
+        "--train.optimizer.learning-rate",
+        "0.002",
+        "--model.attention",
+        "5",
+    ]
+    assert main(["run", f"{file}:small", "--out", str(out), *arguments]) == 0
+    assert "report.html" in capsys.readouterr().out
+    config = json.loads((out / "config.json").read_text())
+    stated = config["experiment"]
+    assert (stated["train"]["epochs"], stated["seeds"], stated["model"]["attention"]) == (3, 2, 5)
+    assert stated["train"]["optimizer"] == {
+        "type": "Sgd", "learning_rate": 0.002, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
+    }  # fmt: skip
+    assert stated["name"] == "small"
+    assert main(["run", str(out / "config.json"), "--out", str(again)]) == 0
+    assert (again / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
+    # the report is a function of the predictions
+    results = (out / "results.json").read_bytes()
+    (out / "results.json").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "results.json").read_bytes() == results
+    # and a run that is there is kept
+    assert main(["run", f"{file}:small", "--out", str(out)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_typo_in_an_override_is_answered_with_the_nearest_field(file, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", f"{file}:small", "--out", str(tmp_path / "run"), "--train.epoch", "3"])
+    assert stop.value.code == 2
+    assert "--train.epochs" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_value_that_makes_no_sense_is_the_users_mistake(file, tmp_path, capsys):
+    assert main(["run", f"{file}:small", "--out", str(tmp_path / "run"), "--train.epochs", "0"]) == 2
+    assert "train.epochs is 0" in capsys.readouterr().err
+
+
+def test_all_experiments_of_a_file_get_a_folder_each(file, tmp_path):
+    assert main(["run", str(file), "--out", str(tmp_path / "runs"), "--train.epochs", "1"]) == 0
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"small", "other"}
+
+
+def test_a_model_of_ones_own_is_replayed_only_when_its_source_is_trusted(tmp_path, capsys):
+    path = tmp_path / "own.py"
+    path.write_text(OWN_MODEL)
+    out, again = tmp_path / "run", tmp_path / "again"
+    assert main(["run", f"{path}:mine", "--out", str(out)]) == 0
+    assert main(["run", str(out / "config.json"), "--out", str(again)]) == 2
+    assert "--trust-source" in capsys.readouterr().err
+    assert main(["run", str(out / "config.json"), "--out", str(again), "--trust-source"]) == 0
+    assert (again / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
+    (out / "experiment.py").write_text(OWN_MODEL + "\n# changed")
+    assert main(["run", str(out / "config.json"), "--out", str(tmp_path / "third"), "--trust-source"]) == 2
+    assert "digest differs" in capsys.readouterr().err
+
+
+def test_wandb_offline_writes_a_run_without_a_test_metric(file, tmp_path, monkeypatch):
+    """Against the real package, which must not reach for a network."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    out = tmp_path / "run"
+    code = (
+        "import sys; from milkit.cli import main; "
+        f"sys.exit(main(['run', {str(file) + ':small'!r}, '--out', {str(out)!r}, '--track', 'wandb']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (folder,) = (out / "wandb").glob("offline-run-*")
+    logged = b"".join(p.read_bytes() for p in folder.glob("*.wandb"))
+    assert b"validation_loss/median" in logged
+    assert b"test" not in logged.replace(b"latest", b"")
