@@ -240,10 +240,10 @@ def _absent(record: Known) -> DataError:
 def _read(path: Path, record: Known) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Features float32 [N, d], offsets [B+1], labels [B] and training masks [repeats, folds, B]."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             x, offsets, y = arrays["X"].astype(np.float32), arrays["offsets"].astype(np.int64), arrays["y"].astype(int)
             train = arrays["train_folds"] if "train_folds" in arrays else np.zeros((0, 0, len(y)), bool)
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+    except (OSError, ValueError, TypeError, KeyError, BadZipFile, EOFError) as error:
         raise DataError(f"{path} cannot be read as a classic set: {error}. Get it anew from {record.where}.") from None
     found = (len(y), int((y == 1).sum()), len(x), x.shape[1], set(y.tolist()) <= {0, 1})
     expected = (record.bags, record.positives, record.instances, record.features, True)

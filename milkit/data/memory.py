@@ -143,10 +143,8 @@ def _check(bags: tuple["milkit.types.Bag", ...]) -> None:
 
 def _cell(value: Any) -> str:
     """A value as the text that a CSV would hold."""
-    if isinstance(value, np.generic):
-        value = value.item()
     if value is None:
         return ""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return str(int(value))
-    return value.strip() if isinstance(value, str) else repr(value)
+    return str(value).strip()  # the shortest digits that give the number back, in its own precision
