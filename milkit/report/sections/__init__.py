@@ -1,0 +1,1 @@
+"""What stands on the page, section by section; each function turns a `Source` into blocks."""

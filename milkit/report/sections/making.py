@@ -1,0 +1,135 @@
+"""How the numbers were made, run by run, and how to make them again."""
+
+import shlex
+from typing import Any
+
+from milkit.report.blocks import Block, Code, Facts, Folded, Heading, Paragraph, Table
+from milkit.report.source import Source
+from milkit.report.words import duration, headline, metric_label, number
+
+_ENVIRONMENT = {
+    "command": "Command",
+    "git_commit": "Commit",
+    "git": "Commit",
+    "device": "Device",
+    "backend": "Backend",
+    "precision": "Precision",
+    "matmul_precision": "Matmul precision",
+    "seconds": "Time",
+}
+LINE = 88
+
+
+def making(source: Source) -> list[Block]:
+    """Config, environment, every run, how to repeat."""
+    return [*_made(source), *_runs(source), *_repeat(source)]
+
+
+def _made(source: Source) -> list[Block]:
+    blocks: list[Block] = [Heading("How it was made"), Code(readable(source.experiment))]
+    width = source.config.get("width")
+    pairs = [("Runs side by side (width)", str(width))] if width is not None else []
+    for key, label in _ENVIRONMENT.items():
+        value = source.environment.get(key)
+        if value not in (None, ""):
+            pairs.append((label, duration(value) if key == "seconds" else str(value)))
+    rest = [(k.replace("_", " "), _flat(v)) for k, v in source.environment.items() if k not in _ENVIRONMENT]
+    if pairs:
+        blocks.append(Facts(tuple(pairs)))
+    if rest:
+        blocks.append(Folded("Versions and settings", (Facts(tuple((k, v) for k, v in rest if v)),)))
+    blocks.append(Paragraph(promise(source)))
+    return blocks
+
+
+def promise(source: Source) -> str:
+    """Which bits are promised when the study is run again."""
+    width = source.config.get("width")
+    same = f"width {width}, " if width is not None else ""
+    return (
+        f"The same config, {same}backend, device and versions give the same bits. At another width or on another "
+        "machine the last digits may differ, and training can make such a difference larger."
+    )
+
+
+def readable(value: Any, indent: int = 0) -> str:
+    """A tagged config as the Python that a researcher would write."""
+    if isinstance(value, list):
+        inner = ", ".join(readable(v) for v in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if not isinstance(value, dict):
+        return repr(value)
+    name = value.get("type")
+    fields = [(k, v) for k, v in value.items() if k != "type" or name is None]
+    if name is None:
+        return "{" + ", ".join(f"{k!r}: {readable(v)}" for k, v in fields) + "}"
+    flat = f"{name}({', '.join(f'{k}={readable(v)}' for k, v in fields)})"
+    if not fields or (indent + len(flat) <= LINE and "(" not in flat[len(str(name)) + 1 :]):
+        return flat
+    pad = " " * (indent + 4)
+    lines = [f"{pad}{k}={readable(v, indent + 4)}," for k, v in fields]
+    return "\n".join([f"{name}(", *lines, " " * indent + ")"])
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
+    return "" if value is None else str(value)
+
+
+def _runs(source: Source) -> list[Block]:
+    """Every run: what it was, how it ended, its own metrics."""
+    rows = source.results.get("per_run", [])
+    if not rows and not source.runs:
+        return []
+    by_name = {row.get("run", ""): row for row in source.runs}
+    metrics = _run_metrics(rows, headline(source.metrics))
+    names = [str(row.get("run")) for row in rows] or list(by_name)
+    measured = {str(row.get("run")): row for row in rows}
+    columns = ("repeat", "fold", "inner", "seed", "status", "selected_epoch", "n_train", "n_validation", "n_test")
+    # "inner" says something in nested studies only
+    kept = [
+        c for c in columns if len({by_name.get(n, {}).get(c, "") for n in names}) > 1 or c not in ("inner", "status")
+    ]
+    header = ("Run", *(c.replace("_", " ").replace("n ", "") for c in kept), *(metric_label(m) for m in metrics))
+    cells = []
+    for name in names:
+        run, own = by_name.get(name, {}), measured.get(name, {})
+        facts = [run.get(c) or str(own.get(c, "") if own.get(c) is not None else "") for c in kept]
+        cells.append((name, *facts, *(number(_value(own, m)) for m in metrics)))
+    numeric = tuple(h for h in header if h not in ("Run", "status"))
+    note = (
+        "n: bags of each part. A single run's numbers rest on one small test part; read the table of metrics instead."
+    )
+    note = note.replace("n: bags of each part", "train, validation, test: bags of each part")
+    return [
+        Heading("Every run"),
+        Folded(
+            f"{len(cells):,} runs with their own test numbers", (Table(header, tuple(cells), numeric, notes=(note,)),)
+        ),
+    ]
+
+
+def _run_metrics(rows: list[dict[str, Any]], first: str | None) -> list[str]:
+    found = list(dict.fromkeys(m for row in rows for m in row.get("metrics", {})))
+    return sorted(found, key=lambda m: m != first)[:6]
+
+
+def _value(row: dict[str, Any], metric: str) -> Any:
+    value = row.get("metrics", {}).get(metric)
+    return value.get("value") if isinstance(value, dict) else value
+
+
+def _repeat(source: Source) -> list[Block]:
+    folder = source.folder.resolve().name
+    command = f"milkit run {shlex.quote(f'{folder}/config.json')} --out {shlex.quote(f'{folder}-again')}"
+    text = "From the folder that holds this run folder; nothing is needed but the data."
+    if "source" in source.config:
+        command += " --trust-source"
+        text += " The model is not milkit's own: the command runs the experiment file that was saved with the run."
+    lines: list[Block] = [Heading("How to repeat it"), Paragraph(text), Code(command)]
+    if source.experiment.get("data", {}).get("type") == "InMemory":
+        text = "The bags were held in memory and are not in the folder: run the script that made them again."
+        lines = [Heading("How to repeat it"), Paragraph(text)]
+    lines.append(Paragraph("To write this report again from the predictions, without training:"))
+    return [*lines, Code(f"milkit report {shlex.quote(folder)}")]

@@ -1,0 +1,126 @@
+"""The first screen: what was asked, the answer in one sentence, and what it must be read with."""
+
+from typing import Any
+
+from milkit.report.blocks import Block, Notice, Paragraph
+from milkit.report.source import Source
+from milkit.report.words import SELECTIONS, headline, is_interval, metric_label, number, plural
+
+_MARKS = {
+    "optimistic": "Optimistic: the epoch was chosen on the test part itself, so these numbers are better than they "
+    "will be on new patients.",
+    "patients in two roles": "Patients in two roles: some patients train and test in the same fold, so the model may "
+    "know them already.",
+}
+
+
+def opening(source: Source) -> list[Block]:
+    """Question, answer, warnings."""
+    blocks: list[Block] = [Paragraph(question(source), "question"), Paragraph(answer(source), "lead")]
+    lines = [*(_MARKS.get(mark, _sentence(mark)) for mark in source.marks), *_unfinished(source)]
+    if lines:
+        blocks.append(Notice("Read every number on this page with this in mind", tuple(lines)))
+    return blocks
+
+
+def question(source: Source) -> str:
+    """What was asked: the target, the model, the data."""
+    task = source.experiment.get("task", {})
+    names = source.classes
+    asked = {
+        "Binary": lambda: f"Is a patient {names[-1]} rather than {names[0]}?",
+        "MultiClass": lambda: f"Which of {plural(len(names), 'class')} is a patient: {_listed(names)}?",
+        "MultiLabel": lambda: f"Which of {plural(len(names), 'label')} has a patient: {_listed(names)}?",
+        "Regression": lambda: f"What is a patient's {_listed(names)}?",
+        "Survival": lambda: (
+            f"Which patients come to the event first ({task.get('time', 'time')}, {task.get('event', 'event')})?"
+        ),
+    }[source.task]()
+    model = source.experiment.get("model", {}).get("type", "model")
+    data = source.experiment.get("data", {})
+    where = data.get("name") or data.get("type") or "the given data"
+    return f"{asked} Answered by {model} on {where}, from weak labels: one a patient, none an instance."
+
+
+def answer(source: Source) -> str:
+    """The headline metric with both intervals, on how many patients, folds and seeds, and how the epoch was chosen."""
+    name = headline(source.metrics)
+    ending = f"on {study_size(source)}; {SELECTIONS.get(source.selection, source.selection)}."
+    if name is None:
+        return f"No metric is in results.json; predictions are there {ending}"
+    metric = source.metrics[name]
+    if not isinstance(metric.get("value"), int | float):
+        return f"{metric_label(name)} is undefined ({reason(metric)}) {ending}"
+    decimals = places(metric)
+    bounds = [_bounds(metric, kind, decimals) for kind in ("sampling", "procedure")]
+    text = f"{metric_label(name)} {_fixed(metric['value'], decimals)} ({'; '.join(bounds)})"
+    return f"{text} {ending}"
+
+
+def study_size(source: Source) -> str:
+    """`92 patients, 5 repeats × 10 folds × 3 seeds`, counted in the prediction file."""
+    scores = source.scores
+    folds = len(scores.splits) / max(scores.repeats, 1)
+    parts = [plural(scores.repeats, "repeat")] if scores.repeats > 1 else []
+    if len(scores.splits) == 1:
+        parts.append("1 fold (one held-out split)")
+    else:
+        parts.append(plural(round(folds), "fold") if folds == int(folds) else plural(len(scores.splits), "fold in all"))
+    parts.append(plural(len(scores.seeds), "seed"))
+    return f"{plural(len(scores.patients), 'patient')}, {' × '.join(parts)}"
+
+
+def places(metric: dict[str, Any]) -> int | None:
+    """Decimals that mean something: two, or three where an interval is narrower than 0.02; None beyond 10."""
+    pairs: list[Any] = [metric.get("sampling"), metric.get("procedure")]
+    widths = [high - low for low, high in filter(is_interval, pairs)]
+    if abs(metric["value"]) >= 10:
+        return None
+    return 3 if widths and min(widths) < 0.02 else 2
+
+
+def reason(metric: dict[str, Any]) -> str:
+    """Why a metric has no value."""
+    return str(metric.get("note") or "no reason recorded").rstrip(".")
+
+
+def _bounds(metric: dict[str, Any], kind: str, decimals: int | None) -> str:
+    pair: Any = metric.get(kind)
+    if not is_interval(pair):
+        why = metric.get(f"{kind}_note") or ("no reason recorded" if kind == "procedure" else metric.get("note"))
+        return f"{kind} interval undefined" + (f": {str(why).rstrip('.')}" if why else "")
+    low, high = (_fixed(b, decimals) for b in pair)
+    return f"{kind} 95 % {low} to {high}" if "-" in low + high else f"{kind} 95 % {low}–{high}"
+
+
+def _fixed(value: float, decimals: int | None) -> str:
+    return number(value) if decimals is None else f"{value:.{decimals}f}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!")) else ".")
+
+
+def _unfinished(source: Source) -> list[str]:
+    """Runs that did not end, or that left no prediction: then the numbers stand for the others only."""
+    lines = []
+    ended = ("finished", "stopped early", "done", "completed")
+    other = [row for row in source.runs if row.get("status", "finished") not in ended]
+    if other:
+        names = ", ".join(row.get("run", "?") for row in other[:5]) + (" …" if len(other) > 5 else "")
+        kinds = ", ".join(sorted({row["status"] for row in other}))
+        lines.append(f"{plural(len(other), 'run')} of {len(source.runs)} did not finish ({kinds}): {names}.")
+    planned = source.config.get("runs")
+    if isinstance(planned, int) and source.scores.runs < planned:
+        missing = planned - source.scores.runs
+        lines.append(
+            f"{plural(missing, 'run')} of {planned} left no test prediction; every number is of the other "
+            f"{source.scores.runs} only. `--resume` finishes the study."
+        )
+    return lines
