@@ -80,8 +80,8 @@ def build_study(
         bag=ids,
         slides=slides,
         patient=rows.patient[first],
-        site=table.site[rows.index][first],
-        cohort=table.cohort[rows.index][first],
+        site=_known(table.site[rows.index], rows)[first],
+        cohort=_known(table.cohort[rows.index], rows)[first],
         lengths=np.array([sum(bag) for bag in slide_lengths], np.int64),
         features=features_source.features,
         targets=Targets(targets.values[first], targets.names),
@@ -96,6 +96,7 @@ def build_study(
         columns={c: _together(v[rows.index], groups) for c, v in table.columns.items() if c not in used},
         provenance={"table": table.file, "table_sha256": table.digest, **features_source.provenance},
         slide_lengths=slide_lengths,
+        own_coords=lambda i: _joined([features_source.read(slide)[1] for slide in slides[i]]),
     )
 
 
@@ -180,7 +181,7 @@ def _check_patients(
     groups = [group for group in rows.by_patient() if len(group) > 1]
     for role in sorted({"site", "cohort"} & set(table.used)):
         texts = getattr(table, role)[rows.index].tolist()
-        differ = [group for group in groups if len({texts[i] for i in group}) > 1]
+        differ = [group for group in groups if len({texts[i] for i in group} - {""}) > 1]
         if differ:
             raise CohortError(
                 f"{table.file}: column {table.used[role]!r} (the {role}) differs between slides of one patient: "
@@ -224,6 +225,13 @@ def _roles(splits: Sequence[GivenSplit], rows: _Rows, groups: Sequence[Sequence[
     return tuple(result)
 
 
+def _known(values: np.ndarray, rows: _Rows) -> np.ndarray:
+    """Site or cohort of each row; where a slide has none, that of the patient's other slides."""
+    patients = rows.patient.tolist()
+    known = {patient: value for patient, value in zip(patients, values.tolist(), strict=True) if value}
+    return np.array([known.get(patient, "") for patient in patients], np.str_)
+
+
 def _together(cells: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
     """One text a bag: the slides' common value, or their distinct values joined by `|`."""
     return np.array(["|".join(dict.fromkeys(cells[list(group)].tolist())) for group in groups], np.str_)
@@ -243,6 +251,12 @@ def _reader(
         return Bag(ids[i], np.concatenate([x for x, _ in parts]), _side_by_side([xy for _, xy in parts]))
 
     return read
+
+
+def _joined(coords: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Positions of a bag's slides one after the other; None if one has none."""
+    known = [xy for xy in coords if xy is not None]
+    return np.concatenate(known) if len(known) == len(coords) else None
 
 
 def _side_by_side(coords: Sequence[np.ndarray | None]) -> np.ndarray | None:

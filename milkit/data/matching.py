@@ -26,6 +26,7 @@ _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("dropping the file extension", _without_suffix),
     ("dropping the folder", lambda name: PurePosixPath(name.replace("\\", "/")).name),
     ("ignoring upper and lower case", str.casefold),
+    ("dropping .0 at the end (were the ids read as numbers somewhere?)", lambda name: re.sub(r"\.0$", "", name)),
     ("dropping leading zeros (were the ids read as numbers somewhere?)", _without_zeros),
     (
         "all of: dropping folder, file extension and leading zeros, ignoring case",

@@ -90,7 +90,8 @@ def _roles(cells: np.ndarray, column: str, where: Where) -> np.ndarray:
     if wrong:
         raise CohortError(
             f"{where.file}: column {column!r} is {str(cells[wrong[0]])!r} in {where.rows(wrong)}; expected "
-            f"{', '.join(ROLE_NAMES)}, or in all rows the number of the fold in which a slide is tested."
+            f"{', '.join(ROLE_NAMES)}, or in all rows the number of the fold in which a slide is tested. Correct "
+            "the cell, or load with split='-' to use no given split."
         )
     return np.array(roles, "U10")
 
@@ -100,7 +101,10 @@ def _numbered(cells: np.ndarray, column: str, where: Where) -> tuple[tuple[Given
     numbers = np.array([-1 if gap else int(float(cell)) for cell, gap in zip(cells, empty, strict=True)])
     folds = sorted(set(numbers[~empty].tolist()))
     if len(folds) < 2:
-        raise CohortError(f"{where.file}: column {column!r} holds only the fold {folds}; expected at least two.")
+        raise CohortError(
+            f"{where.file}: column {column!r} holds only the fold {folds}; expected at least two. Correct it, or load "
+            "with split='-' to use no given split."
+        )
     splits = []
     for fold, number in enumerate(folds):
         role = np.where(numbers == number, "test", "train").astype("U10")

@@ -97,6 +97,7 @@ class Study:
         provenance: encoder, mpp, tile size, files and their digests; JSON-able.
         slide_lengths: instances of each slide of each bag, to carry attention back onto slides; () stands for
             bags of one slide.
+        own_coords: bag number -> positions as on the slides; None stands for bags of one slide. Use `positions`.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Study:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     slide_lengths: tuple[tuple[int, ...], ...] = ()
+    own_coords: Callable[[int], np.ndarray | None] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.bag)
@@ -141,3 +143,10 @@ class Study:
     def __len__(self) -> int:
         """Number of bags."""
         return len(self.bag)
+
+    def positions(self, i: int) -> np.ndarray | None:
+        """Positions of the instances of bag i on their own slides, [n, 2] micrometres, or None.
+
+        For pictures and tables; models see `read(i).coords_um`, where the slides of a patient are moved apart.
+        """
+        return self.read(i).coords_um if self.own_coords is None else self.own_coords(i)
