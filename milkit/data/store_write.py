@@ -222,6 +222,8 @@ def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
 
 def _packed(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
     """The features as they go to disk; raises where they do not fit."""
+    if x.dtype == value_dtype(dtype):
+        return np.ascontiguousarray(x).view(disk_dtype(dtype))
     with np.errstate(over="ignore", under="ignore"):  # overflow is reported below, underflow to 0 is rounding
         values = x.astype(value_dtype(dtype))
     over = ~np.isfinite(values)
