@@ -75,7 +75,9 @@ def train_epoch(
 
     steps = jnp.arange(order[0].shape[0], dtype=jnp.int32)
     keys = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys)
-    state, (loss, seen) = jax.lax.scan(one_step, state, (steps, *order))
+    # What only `validate` changes stays out of the loop: a `switch` copies all that passes through it.
+    moving, (loss, seen) = jax.lax.scan(one_step, state._replace(best_params=(), best_buffers=()), (steps, *order))
+    state = moving._replace(best_params=state.best_params, best_buffers=state.best_buffers)
     state = jax.vmap(check_parameters, (0, _SHARED))(state, epoch)
     return state, loss.sum(0) / jnp.maximum(seen.sum(0), 1.0)
 
