@@ -223,7 +223,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("milkit.predictions.table.os.fsync", full)
+    monkeypatch.setattr("milkit.predictions.whole.os.fsync", full)
     with pytest.raises(RunFolderError, match="No space left"):
         make(*CASES["Binary"], run="other").write(path)
     assert path.read_bytes() == before

@@ -20,7 +20,13 @@ from milkit.metrics.classification import (
     subset_accuracy,
 )
 from milkit.metrics.draws import Undefined, why
-from milkit.metrics.intervals import Interval, bootstrap_counts, corrected_resampled_t, percentile_interval
+from milkit.metrics.intervals import (
+    Interval,
+    bootstrap_blocks,
+    bootstrap_counts,
+    corrected_resampled_t,
+    percentile_interval,
+)
 from milkit.metrics.ranking import (
     Auprc,
     PrecisionRecall,
@@ -55,6 +61,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "balanced_accuracy",
+    "bootstrap_blocks",
     "bootstrap_counts",
     "brier",
     "brier_labels",

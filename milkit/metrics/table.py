@@ -37,6 +37,10 @@ class TestPart:
         return self.target[:, 0].astype(np.int64)
 
 
+_BINS = "15 bins of equal width of the positive class's probability"
+_TOP_LABEL = "15 bins of equal width of the predicted class's probability"
+_CENSORING = "censoring estimated once, on all patients tested"
+
 Compute = Callable[[TestPart, Weight], Value]
 
 
@@ -48,12 +52,16 @@ class Metric:
         name: its key in `results.json`; a label or value stands after a colon.
         compute: the metric itself.
         pooled: computed over the test parts of one repeat and seed together, not within each fold.
+        note: what a reader must know to compare it.
+        bounds: lowest and highest possible value; infinite where there is none.
         baseline: name and function of the value that makes this one readable (the prevalence for AUPRC).
     """
 
     name: str
     compute: Compute
     pooled: bool = False
+    note: str = ""
+    bounds: tuple[float, float] = (0.0, 1.0)
     baseline: tuple[str, Compute] | None = None
 
 
@@ -92,15 +100,15 @@ def _binary(specificity: float) -> tuple[Metric, ...]:
         Metric("accuracy", at_half(lambda y, called, _, w: classification.accuracy(y, called, w))),
         Metric("balanced_accuracy", at_half(classification.balanced_accuracy)),
         Metric("macro_f1", at_half(classification.macro_f1)),
-        Metric("mcc", at_half(classification.mcc)),
-        Metric("quadratic_kappa", at_half(classification.quadratic_kappa)),
+        Metric("mcc", at_half(classification.mcc), bounds=(-1.0, 1.0)),
+        Metric("quadratic_kappa", at_half(classification.quadratic_kappa), bounds=(-np.inf, 1.0)),
         Metric(
             f"sensitivity_at_specificity_{specificity:.2f}",
             lambda p, w: ranking.sensitivity_at_specificity(p.y, positive(p), specificity, w),
         ),
         *_at_threshold(),
         Metric("brier", lambda p, w: classification.brier(p.y, positive(p), w)),
-        Metric("ece", lambda p, w: calibration.ece(p.y, positive(p), w), pooled=True),
+        Metric("ece", lambda p, w: calibration.ece(p.y, positive(p), w), pooled=True, note=_BINS),
     )
 
 
@@ -143,10 +151,10 @@ def _multi_class(classes: int) -> tuple[Metric, ...]:
         Metric("accuracy", most_likely(lambda y, called, _, w: classification.accuracy(y, called, w))),
         Metric("balanced_accuracy", most_likely(classification.balanced_accuracy)),
         Metric("macro_f1", most_likely(classification.macro_f1)),
-        Metric("mcc", most_likely(classification.mcc)),
-        Metric("quadratic_kappa", most_likely(classification.quadratic_kappa)),
-        Metric("brier", lambda p, w: classification.brier(p.y, p.score, w)),
-        Metric("ece", lambda p, w: calibration.ece_top_label(p.y, p.score, w), pooled=True),
+        Metric("mcc", most_likely(classification.mcc), bounds=(-1.0, 1.0)),
+        Metric("quadratic_kappa", most_likely(classification.quadratic_kappa), bounds=(-np.inf, 1.0)),
+        Metric("brier", lambda p, w: classification.brier(p.y, p.score, w), bounds=(0.0, 2.0)),
+        Metric("ece", lambda p, w: calibration.ece_top_label(p.y, p.score, w), pooled=True, note=_TOP_LABEL),
     )
 
 
@@ -179,20 +187,23 @@ def _multi_label(labels: tuple[str, ...]) -> tuple[Metric, ...]:
 
 
 def _regression(names: tuple[str, ...]) -> tuple[Metric, ...]:
-    functions: tuple[Callable[..., Value], ...] = (
-        regression.mae,
-        regression.rmse,
-        regression.r2,
-        regression.pearson,
-        regression.spearman,
-    )
+    functions: dict[Callable[..., Value], tuple[float, float]] = {
+        regression.mae: (0.0, np.inf),
+        regression.rmse: (0.0, np.inf),
+        regression.r2: (-np.inf, 1.0),
+        regression.pearson: (-1.0, 1.0),
+        regression.spearman: (-1.0, 1.0),
+    }
 
     def of(metric: Callable[..., Value], i: int) -> Compute:
         return lambda p, w: metric(p.target[:, i], p.score[:, i], w)
 
-    if len(names) == 1:
-        return tuple(Metric(f.__name__, of(f, 0)) for f in functions)
-    return tuple(Metric(f"{f.__name__}:{name}", of(f, i)) for f in functions for i, name in enumerate(names))
+    single = len(names) == 1
+    return tuple(
+        Metric(f.__name__ if single else f"{f.__name__}:{name}", of(f, i), bounds=bounds)
+        for f, bounds in functions.items()
+        for i, name in enumerate(names)
+    )
 
 
 def _survival() -> tuple[Metric, ...]:
@@ -201,7 +212,7 @@ def _survival() -> tuple[Metric, ...]:
 
     return (
         Metric("c_index", lambda p, w: survival.c_index(*at(p), w)),
-        Metric("c_index_ipcw", lambda p, w: survival.c_index_ipcw(*at(p), w, estimate=p.censoring)),
+        Metric("c_index_ipcw", lambda p, w: survival.c_index_ipcw(*at(p), w, estimate=p.censoring), note=_CENSORING),
     )
 
 

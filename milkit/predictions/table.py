@@ -1,8 +1,6 @@
 """Predictions as columns: made from logits, written, read, joined."""
 
-import contextlib
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from milkit.errors import RunFolderError
 from milkit.predictions import cells, layout
 from milkit.predictions.layout import META, NUMBERS, ROLES, SELECTIONS, TAIL, TEXT, Kind
+from milkit.predictions.whole import whole_file
 from milkit.task import Binary, MultiLabel, Survival, Task, probabilities
 
 Text = Shaped[np.ndarray, "n"]
@@ -171,22 +170,10 @@ class Predictions:
         for name in TEXT:
             if any("\r" in value for value in set(getattr(self, name).tolist())):
                 raise RunFolderError(f"Column {name} holds a carriage return, which {path} cannot keep.")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self.header())
-                writer.writerows(zip(*self._lists(), strict=True))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise RunFolderError(
-                f"{path} could not be written ({error.strerror}); what stood there is unchanged."
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with whole_file(path) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self.header())
+            writer.writerows(zip(*self._lists(), strict=True))
 
     @staticmethod
     def read(path: Path | str) -> "Predictions":

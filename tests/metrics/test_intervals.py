@@ -48,6 +48,13 @@ def test_bootstrap_counts():
     assert (counts != metrics.bootstrap_counts(7, draws=4000, seed=1)).any()
 
 
+def test_blocks_are_the_same_draws():
+    blocks = list(metrics.bootstrap_blocks(7, draws=100, cells=7 * 30))
+    assert [len(b) for b in blocks] == [30, 30, 30, 10]
+    np.testing.assert_array_equal(np.concatenate(blocks), metrics.bootstrap_counts(7, draws=100))
+    assert len(list(metrics.bootstrap_blocks(10, draws=3, cells=1))) == 3
+
+
 def test_percentiles():
     interval, note = metrics.percentile_interval(np.arange(1001.0))
     assert interval == pytest.approx((25, 975))
@@ -58,6 +65,14 @@ def test_percentiles():
     interval, note = metrics.percentile_interval(np.r_[np.full(3, np.nan), 1.0])
     assert interval is None
     assert "3 of 4" in note
+
+
+def test_the_bias_of_the_draws_is_taken_off():
+    values = np.arange(1001.0) / 1000
+    interval, _ = metrics.percentile_interval(values, centre=0.4)  # the draws' mean is .5
+    assert interval == pytest.approx((0.025 - 0.1, 0.975 - 0.1))
+    assert interval.within((0.0, 1.0)) == pytest.approx((0.0, 0.875))
+    assert metrics.Interval(0.8, 1.2).within((0.0, 1.0)) == (0.8, 1.0)
 
 
 def test_the_corrected_interval_holds_the_mean_in_95_of_100_studies():
