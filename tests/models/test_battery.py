@@ -1,0 +1,48 @@
+"""Every model obeys the contract battery: each with its defaults, and each option that takes another path."""
+
+from typing import get_args
+
+import pytest
+
+from milkit.models import ABMIL, BagNet, BagNetDS, BagStatistics, EmbeddingPooling, InstanceNet, InstancePooling, Model
+from milkit.testing.model_battery import CHECKS, check_all
+
+NARROW = (16, 8)
+OTHER_POOLING = [
+    InstancePooling("mean", encoder=()),
+    InstancePooling("lse", encoder=NARROW),
+    InstancePooling("gm", encoder=NARROW),
+    InstancePooling("topk", encoder=NARROW, k=3),
+    InstancePooling("topk", encoder=NARROW, fraction=0.4),
+    EmbeddingPooling("max", encoder=NARROW),
+    EmbeddingPooling("lse", encoder=NARROW),
+    EmbeddingPooling("gm", encoder=NARROW),
+    EmbeddingPooling("topk", encoder=NARROW, fraction=0.4),
+    InstanceNet(NARROW, "mean", dropout=0.0),
+    InstanceNet(NARROW, "lse", dropout=0.0),
+    BagNet(NARROW, "lse", dropout=0.0),
+    BagStatistics(("min", "sd")),
+]
+OTHER_PARAMETERS = [
+    ABMIL(encoder=(), attention=8, gated=False, heads=3),
+    ABMIL(encoder=NARROW, attention=8, dropout=0.25),
+    EmbeddingPooling(encoder=(), head=(8,), dropout=0.25),
+    BagNetDS(NARROW, "mean", average="logits"),
+]
+
+
+@pytest.mark.parametrize("kind", get_args(Model), ids=lambda k: k.__name__)
+def test_defaults_obey_every_contract(kind):
+    check_all(kind(), in_features=6, out_features=1)
+
+
+@pytest.mark.parametrize("config", OTHER_POOLING, ids=repr)
+def test_every_pooling_honours_the_mask(config):
+    for name in ("config", "shapes", "padding", "permutation", "small_and_empty", "bfloat16"):
+        CHECKS[name](config, 6, 3)
+
+
+@pytest.mark.parametrize("config", OTHER_PARAMETERS, ids=repr)
+def test_every_set_of_parameters_learns(config):
+    for name in ("shapes", "padding", "attention", "gradients", "fits"):
+        CHECKS[name](config, 6, 3)
