@@ -67,5 +67,7 @@ def not_finite(score: Shaped[np.ndarray, "*any"]) -> str:
 def mean_of_defined(values: list[np.ndarray] | np.ndarray) -> np.ndarray:
     """Mean over the first axis of what is not NaN; NaN where nothing is left."""
     stacked = np.asarray(values, np.float64)
-    seen = ~np.isnan(stacked)
-    return ratio(np.where(seen, stacked, 0.0).sum(0), seen.sum(0).astype(np.float64))
+    flat = stacked.reshape(len(stacked), -1)
+    seen = ~np.isnan(flat)
+    mean = ratio(np.where(seen, flat, 0.0).sum(0), seen.sum(0).astype(np.float64))
+    return mean.reshape(stacked.shape[1:])

@@ -36,7 +36,7 @@ def compute_results(
     aggregate: Aggregate = "mean",
     resample: Resample = "patient",
     marks: Sequence[str] = (),
-    n_train: Mapping[tuple[int, int], float] | None = None,
+    n_train: Mapping[tuple[int, int], float | int] | None = None,
     draws: int = DRAWS,
     specificity: float = 0.9,
     seed: int = SEED,
@@ -138,7 +138,9 @@ def write_results(run_folder: Path | str, *, draws: int = DRAWS, specificity: fl
     return results
 
 
-def _entry(metric: Metric, found: Estimates, study: Tested, sizes: Mapping[tuple[int, int], float]) -> dict[str, Any]:
+def _entry(
+    metric: Metric, found: Estimates, study: Tested, sizes: Mapping[tuple[int, int], float | int]
+) -> dict[str, Any]:
     """One metric as `results.json` holds it."""
     sampling, sampling_note = percentile_interval(found.draws, found.value)
     if study.unit.max() == 0:
@@ -174,7 +176,7 @@ def _entry(metric: Metric, found: Estimates, study: Tested, sizes: Mapping[tuple
 
 
 def _procedure(
-    metric: Metric, splits: np.ndarray, study: Tested, sizes: Mapping[tuple[int, int], float]
+    metric: Metric, splits: np.ndarray, study: Tested, sizes: Mapping[tuple[int, int], float | int]
 ) -> tuple[list[float] | None, str | None]:
     """The corrected resampled t over splits, or None and why."""
     tested_of: dict[tuple[int, int], list[int]] = {}
