@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from milkit.api import run
-    from milkit.data.cohort_data import Cohort
+    from milkit.data.cohort import Cohort
     from milkit.data.datasets import Classic
     from milkit.data.memory import in_memory
     from milkit.data.protocol import GivenFolds, Holdout, KFold, MonteCarlo, Nested, SavedFolds
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "milkit.api": ("run",),
     "milkit.data.datasets": ("Classic",),
-    "milkit.data.cohort_data": ("Cohort",),
+    "milkit.data.cohort": ("Cohort",),
     "milkit.data.memory": ("in_memory",),
     "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "MonteCarlo", "Nested", "SavedFolds"),
     "milkit.experiment": ("Experiment",),

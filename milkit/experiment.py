@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from milkit import config
-from milkit.data.cohort_data import Cohort
+from milkit.data.cohort import Cohort
 from milkit.data.datasets import Classic
 from milkit.data.memory import InMemory
 from milkit.data.protocol import Protocol as SplitProtocol

@@ -83,7 +83,7 @@ class WandbTracker:
 
     def close(self) -> None:
         """Finish the wandb run."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 class Progress:

@@ -31,7 +31,7 @@ def _pytree(cls: type) -> type:
         return [getattr(value, n) for n in names], None
 
     def unflatten(_: None, leaves: Any) -> Any:
-        value = object.__new__(cls)
+        value: Any = object.__new__(cls)
         for name, leaf in zip(names, leaves, strict=True):
             object.__setattr__(value, name, leaf)
         return value

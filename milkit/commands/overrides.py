@@ -38,7 +38,8 @@ def _plain(value: Any) -> Any:
 
     Unions of dataclasses would become subcommands; the narrowed type has none. Docstrings come along for `--help`.
     """
-    fields, values = [], {}
+    fields: list[tuple[str, Any]] = []
+    values: dict[str, Any] = {}
     for f in dataclasses.fields(value):
         if not f.init:
             continue

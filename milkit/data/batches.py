@@ -186,7 +186,9 @@ def part_layout(
     most = np.zeros(len(rungs), int)
     for part in all_parts:
         most = np.maximum(most, np.bincount(rung[part], minlength=len(rungs)))
-    kept, indices, weights = [], [], []
+    kept: list[int] = []
+    indices: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for k, length in enumerate(rungs):
         if most[k] == 0:
             continue

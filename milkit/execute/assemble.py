@@ -119,7 +119,7 @@ def attention_json(prepared: Prepared, out: Path) -> None:
     bags = []
     for row, probability in shown:
         attention = np.stack(maps[row])
-        xy = study.read(row).coords_um
+        xy = study.read(row).coords_um  # a patient's slides side by side, as a picture wants them
         bags.append(
             {
                 "bag": str(study.bag[row]),

@@ -16,6 +16,7 @@ PACKAGES = ("milkit", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "h5py"
 def environment() -> dict[str, Any]:
     """Versions, device and settings, as JSON-able values. No host name and no user name."""
     devices = jax.devices()
+    settings: Any = jax.config  # its flags are attributes that type checkers cannot see
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -24,8 +25,8 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,
         "devices": len(devices),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
-        "x64": bool(jax.config.jax_enable_x64),
+        "matmul_precision": str(settings.jax_default_matmul_precision or "default"),
+        "x64": bool(settings.jax_enable_x64),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "command": " ".join(["milkit", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "milkit" else "(from Python)",
         "git_commit": _git_commit(),

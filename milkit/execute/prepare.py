@@ -172,9 +172,9 @@ def pack(study: Study) -> Packed:
         DataError: they do not fit the machine's memory, or a bag has another width than the study says.
     """
     bags = [study.read(i) for i in range(len(study))]
-    dtype = np.result_type(*{b.x.dtype for b in bags})
-    if dtype == np.float64:
-        dtype = np.dtype(np.float32)
+    dtypes = {b.x.dtype for b in bags}
+    # one dtype is kept as it is stored; steps compute in float32
+    dtype = dtypes.pop() if len(dtypes) == 1 and np.dtype(np.float64) not in dtypes else np.dtype(np.float32)
     total = int(study.lengths.sum())
     _fits(total * study.features * dtype.itemsize, study)
     x = np.empty((total, study.features), dtype)
@@ -213,7 +213,7 @@ def _rates(train: Train, split: Split) -> Any:
 
 def _runs(plan: Plan, seeds: int, width: int) -> tuple[Run, ...]:
     nested = any(s.inner for s in plan.splits)
-    runs = []
+    runs: list[Run] = []
     for i, split in enumerate(plan.splits):
         for seed in range(seeds):
             inner = f"i{split.inner}" if nested else ""

@@ -59,7 +59,7 @@ def run_program(
     if prepared.optimistic is not None:
         judged = _fit(prepared, program, prepared.optimistic, "test", out, [], tell)
         fits["optimistic"] = (judged.best_params, judged.best_buffers, np.asarray(judged.best_epoch) + 1)
-    order = [s for s in ("validation", "last", "optimistic") if s in fits]
+    order: list[str] = [s for s in ("validation", "last", "optimistic") if s in fits]
     seen = {s: _predict(prepared, group, fits[s], runs) for s in order}
     write_bytes(
         out / "weights" / f"{program:04d}.safetensors",
@@ -237,7 +237,7 @@ def _write_part(
         write_text(folder / "top_instances.csv", header + "".join(lines))
     if maps:
         # every test bag once a seed in the first repeat: enough for pictures, bounded in size
-        np.savez(folder / "attention.npz", **maps)
+        np.savez(folder / "attention.npz", **maps)  # type: ignore[arg-type]
 
 
 def _attention(
@@ -253,7 +253,7 @@ def _attention(
                 return [], {}
             if p.run.repeat == 0 and p.run.inner == 0:
                 maps[f"{p.run.name}/{row}"] = attention.astype(np.float32)
-            xy = study.read(row).coords_um
+            xy = study.positions(row)
             names = (_quoted(study.bag[row]), *map(_quoted, study.slides[row]))
             ends = np.cumsum(study.slide_lengths[row]) if study.slide_lengths else study.lengths[[row]]
             for rank, i in enumerate(np.argsort(-attention, kind="stable")[:TOP_INSTANCES]):

@@ -62,8 +62,8 @@ def graph_of(model: Any, in_features: int, out_features: int) -> Graph:
 def initial_arrays(model: Any, in_features: int, out_features: int, key: Key[Array, ""]) -> tuple[Any, Any]:
     """Fresh parameters and buffers of one run."""
     module = model.build(in_features, out_features, rngs=nnx.Rngs(key))
-    _, params, buffers = nnx.split(module, nnx.Param, ...)
-    return params, buffers
+    parts: Any = nnx.split(module, nnx.Param, ...)
+    return parts[1], parts[2]
 
 
 def initial_state(

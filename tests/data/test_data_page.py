@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from milkit.data.cohort_data import Cohort
+from milkit.data.cohort import Cohort
 from milkit.data.store import open_store, write_store
 from milkit.task import Survival
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from milkit.data.cohort_data import Cohort
+from milkit.data.cohort import Cohort
 from milkit.data.memory import in_memory
 from milkit.data.store import write_store
 from milkit.errors import CohortError, DataError

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from milkit.data.cohort_data import Cohort
+from milkit.data.cohort import Cohort
 from milkit.data.features import open_features
 from milkit.data.store import write_store
 from milkit.data.study import Flow, GivenSplit, Study

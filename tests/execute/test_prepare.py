@@ -1,0 +1,72 @@
+"""What programs are made of: stored dtypes, widths, and memory that is not there."""
+
+from dataclasses import replace
+
+import numpy as np
+import planted
+import pytest
+
+from milkit import Bag, Binary, Cohort
+from milkit.data.store import write_store
+from milkit.errors import ConfigError, DataError
+from milkit.execute import prepare as module
+from milkit.execute.prepare import default_width, pack, prepare
+from milkit.execute.run import execute
+from milkit.predictions import Predictions
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A store of a dtype and a table; returns the data of an experiment."""
+    xs, _ = planted.bags(24)
+    for i in range(1, 24, 2):
+        xs[i][0, 0] += 3.0
+    table = tmp_path / "cohort.csv"
+    table.write_text("slide_id,patient_id,label\n" + "".join(f"s{i},p{i},{i % 2}\n" for i in range(24)))
+
+    def make(dtype):
+        write_store(tmp_path / f"{dtype}.h5", [Bag(f"s{i}", x) for i, x in enumerate(xs)], dtype=dtype)
+        return Cohort(str(table), str(tmp_path / f"{dtype}.h5"))
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_features_stay_as_stored_on_the_device_and_train(files, experiment, tmp_path, dtype):
+    data = files(dtype)
+    assert str(pack(data.load(Binary(), "patient")).x.dtype) == dtype
+    execute(replace(experiment, data=data, seeds=1), tmp_path / "run")
+    p = Predictions.read(tmp_path / "run" / "predictions.csv")
+    assert np.isfinite(p.logits).all()
+    # float32 is exact; half precision moves logits by its rounding and no more
+    if dtype != "float32":
+        execute(replace(experiment, data=files("float32"), seeds=1), tmp_path / "exact")
+        exact = Predictions.read(tmp_path / "exact" / "predictions.csv")
+        np.testing.assert_allclose(p.logits, exact.logits, atol={"float16": 0.05, "bfloat16": 0.3}[dtype])
+
+
+def test_width_follows_from_experiment_and_data(experiment):
+    free = replace(experiment, train=replace(experiment.train, width=None))
+    study = free.data.load(free.task, free.unit)
+    assert default_width(free, study, runs=50) == 8
+    assert default_width(free, study, runs=3) == 3
+    long = replace(study, lengths=np.full(len(study), 200_000))
+    assert default_width(free, long, runs=50) == 1
+    some = replace(free, train=replace(free.train, max_instances=1000))
+    assert default_width(some, long, runs=50) == 8
+
+
+def test_a_cohort_beyond_memory_is_refused_with_its_size(experiment, monkeypatch):
+    monkeypatch.setattr(module.os, "sysconf", lambda name: 1)
+    with pytest.raises(DataError, match="GiB"):
+        prepare(experiment)
+
+
+def test_selection_needs_a_validation_part_in_given_folds_too(experiment, tmp_path):
+    from milkit import GivenFolds
+    from milkit.data.datasets import Classic
+
+    given = replace(experiment, data=Classic("musk1"), protocol=GivenFolds(validation=0.0))
+    with pytest.raises(ConfigError, match="no|none"):
+        prepare(given)
+    execute(replace(given, protocol=GivenFolds(validation=0.1, repeats=1), seeds=1), tmp_path / "run")
