@@ -250,8 +250,8 @@ def test_a_large_study_is_written_and_read_in_seconds(tmp_path):
     n = 100_000
     rng = np.random.default_rng(0)
     table = make(Binary(), ("0", "1"), rng.normal(size=(n, 1)), rng.integers(0, 2, n), threshold=0.5, selected_epoch=3)
-    start = time.perf_counter()
+    start = time.process_time()
     table.write(tmp_path / "p.csv")
     back = Predictions.read(tmp_path / "p.csv")
-    assert time.perf_counter() - start < 8  # about 1.5 s alone on one core; machines are shared
+    assert time.process_time() - start < 8  # about 1.5 s of one core
     same(back, table)

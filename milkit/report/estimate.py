@@ -69,7 +69,7 @@ class Estimates:
         splits: mean over the runs of each split, [s]; None for pooled metrics.
         value: the estimate.
         draws: the estimate in each bootstrap draw.
-        reasons: why runs are undefined, each reason once.
+        reasons: why each run has no value; "" where it has one.
         seed_sd: SD over seeds within a split (a repeat for pooled metrics), averaged; NaN with one seed.
     """
 
@@ -130,7 +130,7 @@ def estimates(study: Tested, metrics: Sequence[Metric], draws: int, seed: int) -
         parts = [p.part for p in (pools if metric.pooled else study.runs)]
         found = [metric.compute(part, None) for part in parts]
         values[metric.name] = np.array([float(v) for v in found])  # type: ignore[arg-type]
-        reasons[metric.name] = tuple(dict.fromkeys(r for v in found if (r := why(v))))  # type: ignore[arg-type]
+        reasons[metric.name] = tuple(why(v) for v in found)  # type: ignore[arg-type]
     drawn = _bootstrap(study, pools, metrics, draws, seed)
     out = []
     for metric in metrics:

@@ -147,7 +147,7 @@ def _entry(
         sampling, sampling_note = None, "there is only one patient or site to resample"
     seen = found.draws[~np.isnan(found.draws)]
     note = [metric.note] * bool(metric.note) + [POOLED] * metric.pooled
-    note += found.reasons
+    note += dict.fromkeys(reason for reason in found.reasons if reason)
     entry: dict[str, Any] = {
         "value": _number(found.value),
         "sampling": _pair(sampling, metric) if not math.isnan(found.value) else None,
@@ -195,7 +195,7 @@ def _procedure(
 def _per_run(
     study: Tested, selection: str, metrics: Sequence[Metric], found: Sequence[Estimates], marks: list[str]
 ) -> list[dict[str, Any]]:
-    """Each run's own values; pooled metrics have none."""
+    """Each run's own values, and why some are missing; pooled metrics have none."""
     single = [(m, e) for m, e in zip(metrics, found, strict=True) if not m.pooled]
     rows = []
     for i, run in enumerate(study.runs):
@@ -209,6 +209,7 @@ def _per_run(
                 "marks": marks,
                 "n": len(run.patient),
                 "metrics": {m.name: _number(e.runs[i]) for m, e in single},
+                "undefined": {m.name: e.reasons[i] for m, e in single if e.reasons[i]},
             }
         )
     return rows
