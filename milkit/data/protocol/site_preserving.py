@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 from jaxtyping import Bool, Int64
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 
 from milkit.data.protocol.rng import shuffled
 
@@ -30,6 +30,7 @@ NODES = 500  # of branch and bound, seconds on a laptop; a count, so that a busy
 SECONDS = 120.0  # a stop for the pathological; folds that hit it are noted
 _LACKING = 10**13  # price of a fold without a required kind, above any sum of squares met here
 _RESTARTS = 8
+ROUNDS = 10  # of solving again with more lines; one or two do
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,63 +181,82 @@ def _program(
 ) -> Balance | None:
     """Solve for folds that each hold at least one of the kinds in `present`; None if none were found.
 
-    Variables: x[s, f] (site s in fold f), n[f, c] and q[f, c] >= (n - N / K)^2 by its tangents.
+    The squares are replaced by lines below them: at all counts near the target and at few far from it. Where an
+    answer lies between lines, its own are added and the program is solved again, so that the last one is exact.
+    """
+    total = counts.sum(0)
+    touched = [_first_touched(int(n), folds) for n in total]
+    found = None
+    for _ in range(ROUNDS):
+        answer = _solve(counts, folds, present, touched)
+        if answer.x is None:
+            return found
+        fold = answer.x[: counts.shape[0] * folds].reshape(-1, folds).argmax(1).astype(np.int64)
+        held = _held(counts, folds, fold)
+        between = [np.setdiff1d(held[:, kind], points) for kind, points in enumerate(touched)]
+        exact = not any(map(len, between))
+        found = evaluate(counts, required, folds, fold, optimal=exact and answer.status == 0)
+        if exact or answer.status != 0:
+            return found
+        touched = [np.union1d(points, new) for points, new in zip(touched, between, strict=True)]
+    return found
+
+
+def _solve(
+    counts: Int64[np.ndarray, "s c"], folds: int, present: Bool[np.ndarray, " c"], touched: list[np.ndarray]
+) -> OptimizeResult:
+    """One call of the solver.
+
+    Variables: x[s, f] (site s in fold f), n[f, c] and q[f, c] >= (n - N / K)^2 by lines that touch it.
     """
     sites, kinds = counts.shape
     n_x, n_n = sites * folds, folds * kinds
-    eye = sparse.eye_array(folds * kinds)
+    eye = sparse.eye_array(n_n)
     one_fold = sparse.kron(sparse.eye_array(sites), np.ones((1, folds)))
     # Row (f, c) of `sums`: the patients of kind c whom x puts into fold f. x is laid out [s, f].
     sums = sparse.hstack([sparse.kron(sparse.eye_array(folds), row[:, None]) for row in counts])
-    slope, intercept, pick = _tangents(counts.sum(0), folds)
+    slope, intercept, pick = _lines(counts.sum(0), folds, touched)
+    below = [sparse.csr_array((len(slope), n_x)), -sparse.diags_array(slope) @ pick, pick]
     rows = [
         LinearConstraint(sparse.hstack([one_fold, sparse.csr_array((sites, 2 * n_n))]).tocsr(), 1, 1),
         LinearConstraint(sparse.hstack([sums, -eye, sparse.csr_array((n_n, n_n))]).tocsr(), 0, 0),
-        LinearConstraint(
-            sparse.hstack([sparse.csr_array((len(slope), n_x)), -sparse.diags_array(slope) @ pick, pick]).tocsr(),
-            intercept,
-            np.inf,
-        ),
+        LinearConstraint(sparse.hstack(below).tocsr(), intercept, np.inf),
     ]
     low = np.concatenate([np.zeros(n_x), np.tile(present.astype(float), folds), np.zeros(n_n)])
     high = np.concatenate([np.ones(n_x), np.full(2 * n_n, np.inf)])
     for site in range(min(folds, sites)):  # folds are interchangeable: the first sites open them in turn
         high[site * folds + site + 1 : (site + 1) * folds] = 0
-    answer = milp(
+    return milp(
         np.concatenate([np.zeros(n_x + n_n), np.ones(n_n)]),
         constraints=rows,
         bounds=Bounds(low, high),
         integrality=np.concatenate([np.ones(n_x), np.zeros(2 * n_n)]),
         options={"node_limit": NODES, "time_limit": SECONDS, "mip_rel_gap": 0.0},
     )
-    if answer.x is None:
-        return None
-    fold = answer.x[:n_x].reshape(sites, folds).argmax(1).astype(np.int64)
-    found = evaluate(counts, required, folds, fold)
-    # Far from the target the tangents are thinned: the program's own cost is then too low and proves nothing.
-    exact = abs(found.cost - folds**2 * answer.fun) < 0.5
-    return Balance(fold, found.cost, found.lacking, bool(answer.status == 0 and exact))
 
 
-def _tangents(total: Int64[np.ndarray, " c"], folds: int) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
-    """Lines that meet (n - N/K)^2 at neighbouring integers: q >= slope * n + intercept, for each (f, c).
+def _first_touched(n: int, folds: int) -> Int64[np.ndarray, " t"]:
+    """Counts at which the lines touch the square at first: 0 .. n, all near n / folds and few far from it."""
+    steps = np.unique(np.concatenate([np.arange(32), np.geomspace(32, max(n, 33), 16)]).astype(np.int64))
+    return np.unique(np.clip(n // folds + np.concatenate([-steps, steps]), 0, n))
 
-    All integers near the target, then ever fewer: far from it the line lies a little below the square.
+
+def _lines(
+    total: Int64[np.ndarray, " c"], folds: int, touched: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
+    """Lines q >= slope * n + intercept for each (f, c), through (n - N/K)^2 at a touched n and at n + 1.
 
     Returns:
         slope [t], intercept [t], and the matrix [t, f * c] that picks the variable each line is for.
     """
-    steps = np.unique(np.concatenate([np.arange(32), np.geomspace(32, max(int(total.max()), 33), 16).astype(int)]))
     slope, intercept, of = [], [], []
     for kind, n in enumerate(total.tolist()):
-        target = n / folds
-        at = np.unique(np.clip(int(target) + np.concatenate([-steps, steps]), 0, n)).astype(float)
+        at, target = touched[kind].astype(np.float64), n / folds
         slope.append(2 * at + 1 - 2 * target)
         intercept.append((at - target) ** 2 - slope[-1] * at)
         of.append(np.full(len(at), kind))
-    lines, kinds = sum(map(len, of)), len(total)
-    column = np.concatenate([f * kinds + np.concatenate(of) for f in range(folds)])
-    pick = sparse.csr_array(
-        (np.ones(len(column)), (np.arange(len(column)), column)), shape=(folds * lines, folds * kinds)
-    )
+    kinds, column = len(total), np.concatenate(of)
+    column = np.concatenate([fold * kinds + column for fold in range(folds)])
+    where = (np.arange(len(column)), column)
+    pick = sparse.csr_array((np.ones(len(column)), where), shape=(len(column), folds * kinds))
     return np.tile(np.concatenate(slope), folds), np.tile(np.concatenate(intercept), folds), pick

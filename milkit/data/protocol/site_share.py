@@ -6,6 +6,7 @@ from jaxtyping import Bool, Int64
 from milkit.data.protocol.rng import shuffled
 
 TRIES = 64
+BEST_OF = 4
 WIDEST = 2.0  # a part between half and twice the share asked for is taken; sites come in sizes
 
 
@@ -19,8 +20,8 @@ def draw_sites(
     """Draw sites that together hold about `share` of every kind of patient.
 
     Sites are met in random order and taken where that brings the part nearer to its share of each kind (least
-    squares). The first draw that fits is kept rather than the best of many: the best would be the same sites
-    each time, and redraws are meant to differ.
+    squares). The best of the first few draws that fit is kept; the best of all would be the same sites each time,
+    and redraws are meant to differ.
 
     Args:
         counts: patients of each kind at each site.
@@ -33,17 +34,21 @@ def draw_sites(
         The sites drawn, and whether they fit: between half and twice the share, both sides with two required
         kinds. Otherwise it is the draw that came nearest.
     """
-    best, best_distance = np.zeros(len(counts), bool), np.inf
+    fitting: list[tuple[float, np.ndarray]] = []
+    others: list[tuple[float, np.ndarray]] = []
     for _ in range(TRIES):
         drawn = _one(counts, share, rng)
-        if _fits(counts, patients, required, share, drawn):
-            return drawn, True
         distance = float(((counts[drawn].sum(0) - share * counts.sum(0)) ** 2).sum())
-        if drawn.any() and not drawn.all() and distance < best_distance:
-            best, best_distance = drawn, distance
-    if not best.any() and len(counts) > 1:  # every site is too big: the smallest is nearest
-        best[np.argmin(patients)] = True
-    return best, False
+        if _fits(counts, patients, required, share, drawn):
+            fitting.append((distance, drawn))
+        elif drawn.any() and not drawn.all():
+            others.append((distance, drawn))
+        if len(fitting) == BEST_OF:
+            break
+    if fitting or others:
+        return min(fitting or others, key=lambda found: found[0])[1], bool(fitting)
+    smallest = np.arange(len(counts)) == np.argmin(patients)  # every site is too big: the smallest is nearest
+    return smallest & (len(counts) > 1), False
 
 
 def _one(counts: Int64[np.ndarray, "s c"], share: float, rng: np.random.Generator) -> Bool[np.ndarray, " s"]:

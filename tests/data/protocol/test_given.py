@@ -1,5 +1,6 @@
 """The folds that ship with the data, MUSK1's among them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,11 @@ def test_a_split_given_twice_is_refused(study):
     cohort = study([0, 1] * 2, given=[GivenSplit(0, 0, roles("ttee")), GivenSplit(0, 0, roles("eett"))])
     with pytest.raises(ProtocolError, match="repeat 0, fold 0 more than once"):
         GivenFolds().plan(cohort, Binary())
+
+
+def test_a_validation_part_does_not_depend_on_the_other_splits(musk1):
+    cohort, _ = musk1
+    every = GivenFolds().plan(cohort, Binary())
+    one = GivenFolds().plan(replace(cohort, given=cohort.given[37:38]), Binary())
+    assert one.splits[0].key == every.splits[37].key
+    assert one.splits[0].validation.tolist() == every.splits[37].validation.tolist()

@@ -57,10 +57,13 @@ def test_the_program_alone_reaches_the_optimum(seed):
 
 
 def test_large_counts_far_from_their_target_are_solved_exactly():
-    """One site of 3000 among small ones: the counts lie where the tangents are thinned."""
+    """One site of 3000 among small ones: the counts lie where lines are few at first, and are added."""
     counts = np.array([[3000, 10], [40, 3], [35, 9], [20, 1], [7, 30], [3, 2]], np.int64)
     found = balance(counts, np.ones(2, bool), 3, rng())
     assert found.key == brute_force(counts, np.ones(2, bool), 3)
+    alone = site_preserving._program(counts, np.zeros(2, bool), 3, np.zeros(2, bool))
+    assert alone.optimal
+    assert alone.key == brute_force(counts, np.zeros(2, bool), 3)
 
 
 def test_by_hand():
@@ -155,3 +158,18 @@ def test_ten_equal_sites_give_two_for_a_fifth(seed):
     drawn, fits = draw_sites(counts, counts.sum(1), np.ones(2, bool), 0.2, rng(seed))
     assert fits
     assert drawn.sum() == 2
+
+
+def test_the_lines_meet_the_square_at_every_touched_count_and_lie_below_it_elsewhere():
+    total, folds = np.array([200, 7], np.int64), 3
+    touched = [site_preserving._first_touched(int(n), folds) for n in total]
+    slope, intercept, pick = site_preserving._lines(total, folds, touched)
+    column = pick.toarray().argmax(1)  # f * kinds + c
+    for kind, n in enumerate(total.tolist()):
+        counts = np.arange(n + 1)
+        square = (counts - n / folds) ** 2
+        for fold in range(folds):
+            mine = column == fold * len(total) + kind
+            highest = (slope[mine] * counts[:, None] + intercept[mine]).max(1)
+            assert (highest <= square + 1e-9).all()
+            np.testing.assert_allclose(highest[touched[kind]], square[touched[kind]], atol=1e-9)
