@@ -1,5 +1,6 @@
 """Which metrics a task is measured by, all with one signature: (test part, weight) -> value."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -105,11 +106,20 @@ def _binary(specificity: float) -> tuple[Metric, ...]:
         Metric(
             f"sensitivity_at_specificity_{specificity:.2f}",
             lambda p, w: ranking.sensitivity_at_specificity(p.y, positive(p), specificity, w),
+            note=_at_specificity(specificity),
         ),
         *_at_threshold(),
         Metric("brier", lambda p, w: classification.brier(p.y, positive(p), w)),
         Metric("ece", lambda p, w: calibration.ece(p.y, positive(p), w), pooled=True, note=_BINS),
     )
+
+
+def _at_specificity(specificity: float) -> str:
+    note = "read off the ROC curve of each test part itself"
+    if specificity < 1:
+        fewest = math.ceil(1 / (1 - specificity) - 1e-9)
+        note += f"; one with fewer than {fewest} negatives allows no false positive"
+    return note
 
 
 def _at_threshold() -> tuple[Metric, ...]:

@@ -132,3 +132,12 @@ def test_prevalence_stands_beside_the_average_precision():
         truth = p.target if kind == "MultiLabel" else p.y[:, None] == np.arange(len(NAMES[kind]))
         expected = truth[:, 1].mean() if kind == "Binary" else truth.mean(0).mean()
         assert compute(p, None) == pytest.approx(expected)
+
+
+def test_notes_say_what_a_number_rests_on():
+    notes = {m.name: m.note for m in metrics_of("Binary", NAMES["Binary"], specificity=0.95)}
+    assert "fewer than 20 negatives" in notes["sensitivity_at_specificity_0.95"]
+    assert "15 bins of equal width" in notes["ece"]
+    notes = {m.name: m.note for m in metrics_of("Binary", NAMES["Binary"], specificity=1.0)}
+    assert "fewer" not in notes["sensitivity_at_specificity_1.00"]
+    assert "predicted class" in {m.name: m.note for m in metrics_of("MultiClass", NAMES["MultiClass"])}["ece"]
