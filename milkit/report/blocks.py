@@ -92,7 +92,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Folded:
-    """Parts that HTML shows only when asked for (and print shows open)."""
+    """Parts that HTML shows only when asked for; Markdown too, where its viewer knows the element."""
 
     summary: str
     blocks: tuple["Block", ...]

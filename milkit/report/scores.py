@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from milkit.errors import RunFolderError
 from milkit.predictions import Predictions
+from milkit.report.estimate import Aggregate, tested
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +55,13 @@ class Scores:
         return len({repeat for repeat, _ in self.splits})
 
 
-def read_scores(path: Path, selection: str, aggregate: str) -> Scores:
+def read_scores(path: Path, selection: str, aggregate: Aggregate) -> Scores:
     """Read `predictions.csv` and keep the test rows of one selection.
 
     Args:
         path: the file.
         selection: "validation", "last" or "optimistic".
-        aggregate: how slides of one patient become one row: "mean" or "max" of each column.
+        aggregate: how slides of one patient become one row.
 
     Raises:
         RunFolderError: the file is damaged, or holds no test row of this selection.
@@ -76,42 +77,39 @@ def read_scores(path: Path, selection: str, aggregate: str) -> Scores:
     return scores_of(kept, aggregate)
 
 
-def scores_of(rows: Predictions, aggregate: str) -> Scores:
-    """Test rows of one selection, a row a bag, to a row a patient. Rows whose score is not finite are left out."""
+def scores_of(rows: Predictions, aggregate: Aggregate) -> Scores:
+    """Test rows of one selection, a row a bag, to a row a patient. Rows whose score is not finite are left out.
+
+    Bags become patients as they do for the numbers (`milkit.report.estimate`), so that a curve and its area agree.
+    """
     rows = rows.take(np.isfinite(rows.score).all(1))
-    _, first, run = np.unique(rows.run, return_index=True, return_inverse=True)
-    patients, patient = np.unique(rows.patient, return_inverse=True)
-    splits = sorted(set(zip(rows.repeat.tolist(), rows.fold.tolist(), strict=True)))
-    number = {split: i for i, split in enumerate(splits)}
-    fold = np.array([number[s] for s in zip(rows.repeat.tolist(), rows.fold.tolist(), strict=True)], np.int64)
-    epoch = rows.selected_epoch[first].astype(np.float64)
-    keys, at, group = np.unique(run * max(len(patients), 1) + patient, return_index=True, return_inverse=True)
+    study = tested(rows, aggregate, "patient")
+    number = {split: i for i, split in enumerate(study.splits)}
+    sizes = [len(run.patient) for run in study.runs]
+    epochs = dict(zip(rows.run.tolist(), rows.selected_epoch.tolist(), strict=True))
+    epoch = np.array([epochs[run.name] for run in study.runs], np.float64)
     return Scores(
         names=rows.names,
-        run=run[at],
-        fold=fold[at],
-        splits=tuple(splits),
-        seeds=tuple(np.unique(rows.seed).tolist()),
-        patient=patient[at],
-        patients=patients,
-        target=rows.target[at],
-        value=_gathered(rows.score, group, len(keys), aggregate),
+        run=np.repeat(np.arange(len(sizes)), sizes),
+        fold=np.repeat(np.array([number[run.repeat, run.fold] for run in study.runs], np.int64), sizes),
+        splits=tuple(study.splits),
+        seeds=tuple(sorted({run.seed for run in study.runs})),
+        patient=_joined([run.patient for run in study.runs], np.zeros(0, np.int64)),
+        patients=study.patients,
+        target=_joined([run.part.target for run in study.runs], rows.target),
+        value=_joined([run.part.score for run in study.runs], rows.score),
         epoch=np.where(epoch < 0, np.nan, epoch),
         bags=_means(rows.bag, rows.score),
         truth=dict(zip(rows.bag.tolist(), rows.target, strict=True)),
     )
 
 
-def _gathered(value: np.ndarray, group: np.ndarray, count: int, aggregate: str) -> np.ndarray:
-    """Rows of a group put together by their mean or their maximum."""
-    if aggregate == "max":
-        out = np.full((count, value.shape[1]), -np.inf)
-        np.maximum.at(out, group, value)
-        return out
-    total = np.stack([np.bincount(group, column, count) for column in value.T], 1)
-    return total / np.bincount(group, minlength=count)[:, None]
+def _joined(parts: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts) if parts else empty
 
 
 def _means(bag: np.ndarray, value: np.ndarray) -> dict[str, np.ndarray]:
-    names, number = np.unique(bag, return_inverse=True)
-    return dict(zip(names.tolist(), _gathered(value, number, len(names), "mean"), strict=True))
+    """Mean score of each bag over the runs that tested it."""
+    names, number, count = np.unique(bag, return_inverse=True, return_counts=True)
+    total = np.stack([np.bincount(number, column, len(names)) for column in value.T], 1)
+    return dict(zip(names.tolist(), total / count[:, None], strict=True))

@@ -118,7 +118,7 @@ def read_source(folder: Path) -> Source:
         scores=read_scores(
             folder / "predictions.csv",
             str(results.get("selection", "validation")),
-            str(config.get("experiment", {}).get("aggregate", "mean")),
+            "max" if results.get("aggregate", config.get("aggregate")) == "max" else "mean",
         ),
         attention=bags,
         top=_top(folder / "top_instances.csv", [str(b.get("bag")) for b in bags]),

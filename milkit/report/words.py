@@ -50,6 +50,11 @@ def number(value: Any) -> str:
     return text.lstrip("-") if float(text.replace(",", "")) == 0 else text
 
 
+def weight(value: float) -> str:
+    """An attention weight: three decimals, or two digits where it is small, as in a bag of thousands."""
+    return number(value) if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
 def interval(bounds: Any) -> str:
     """Two bounds as `low–high`; "to" instead of the dash where a bound is negative."""
     if not is_interval(bounds):

@@ -43,12 +43,12 @@ class Plan:
         }[self.task]
 
 
-@pytest.fixture
-def plant(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a run folder for a plan given by keywords and returns it."""
 
     def make(**choices: Any) -> Path:
-        return write_folder(tmp_path / "run", Plan(**choices))
+        return write_folder(tmp_path_factory.mktemp("study") / "run", Plan(**choices))
 
     return make
 
@@ -221,6 +221,10 @@ def make_config(plan: Plan) -> dict[str, Any]:
             "seeds": plan.seeds,
         },
         "width": 8,
+        "unit": "patient",
+        "aggregate": "mean",
+        "grouped_by": "patient",
+        "marks": list(plan.marks),
         "digest": "9f2c51d07a" * 4,
     }
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from milkit.report.curves import effective_number
-from milkit.report.figures.style import BLUE, INK, MUTED, NARROW, ORANGE, Drawing, axes, drawing
-from milkit.report.words import number, plural, shorten
+from milkit.report.figures.style import BLUE, INK, MUTED, NARROW, ORANGE, Drawing, axes, drawing, plain_log
+from milkit.report.words import plural, shorten, weight
 
 MOST_BARS = 60
 FEWEST_TILES = 13
@@ -69,8 +69,10 @@ def _bars(weights: np.ndarray, sd: Any):
         ax.fill_between(x + 1, weights[order], step="mid", color=BLUE, alpha=0.4)
         ax.plot(x + 1, weights[order], color=BLUE, lw=1, drawstyle="steps-mid")
         ax.set_xscale("log")
+        plain_log(ax.xaxis)
+        ax.set_xlim(0.8, n)
         ax.set_xlabel("Rank of the instance (logarithmic)")
-    ax.axhline(1 / n, color=ORANGE, ls=(0, (1, 1.5)), lw=1.4, label=f"1/n = {number(1 / n)}")
+    ax.axhline(1 / n, color=ORANGE, ls=(0, (1, 1.5)), lw=1.4, label=f"1/n = {weight(1 / n)}")
     ax.grid(axis="x", visible=False)
     ax.set_ylabel("Attention")
     ax.set_ylim(bottom=0)
@@ -123,6 +125,16 @@ def pitch(xy: np.ndarray) -> float:
     return float(np.median(steps)) if len(steps) else 1.0
 
 
+def _apart(bags: list[tuple[str, float]], classes: list[str]) -> list[float]:
+    """Heights of the dots: bags of a class above each other, so that equal ones stay countable."""
+    heights = []
+    for i, (name, _) in enumerate(bags):
+        size = sum(other == name for other, _ in bags)
+        rank = sum(other == name for other, _ in bags[:i])
+        heights.append(classes.index(name) + min(0.16, 0.7 / size) * (rank - (size - 1) / 2))
+    return heights
+
+
 def concentration(bags: list[tuple[str, float]]) -> Drawing | None:
     """Effective number of instances as a share of n, by class.
 
@@ -133,9 +145,9 @@ def concentration(bags: list[tuple[str, float]]) -> Drawing | None:
     if not classes:
         return None
     with drawing():
-        figure, ax = axes(NARROW, 1.1 + 0.42 * len(classes))
+        figure, ax = axes(NARROW, 1.1 + 0.55 * len(classes))
         place = [classes.index(name) for name, _ in bags]
-        ax.scatter([share for _, share in bags], place, s=36, color=BLUE, alpha=0.6, linewidths=0)
+        ax.scatter([share for _, share in bags], _apart(bags, classes), s=36, color=BLUE, alpha=0.7, linewidths=0)
         ax.set_yticks(range(len(classes)), [f"{shorten(c, 18)} ({place.count(i)})" for i, c in enumerate(classes)])
         ax.set(xlim=(0, 1.03), ylim=(len(classes) - 0.5, -0.5), xlabel="Effective number of instances / n")
         ax.tick_params(axis="y", length=0)

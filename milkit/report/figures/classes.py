@@ -155,12 +155,12 @@ def reliability_diagram(scores: Scores, task: str) -> Drawing:
         figure, (ax, below) = axes(height=3.9, nrows=2, sharex=True, height_ratios=(4, 1))
         unit_axes(ax, "", y)
         ax.set_aspect("auto")
-        ax.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (1, 2)), label="perfect")
+        ax.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (1, 2)), label="perfectly calibrated")
         spread = [found.observed - found.low, found.high - found.observed]
         ax.errorbar(
             found.predicted, found.observed, np.maximum(spread, 0), fmt="o-", color=BLUE, ms=4, lw=1.2, elinewidth=1
         )
-        ax.legend(loc="upper left")
+        figure.legend(loc="outside upper left")
         below.bar(found.edges[:-1], found.share, np.diff(found.edges) * 0.92, align="edge", color=BLUE, alpha=0.5)
         below.set(xlabel=x, ylabel="Share")
         below.set_ylim(0, 1.15 * found.share.max())

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from milkit.report.curves import Band, band
-from milkit.report.figures.style import BLUE, GRID, MUTED, NARROW, ORANGE, WIDE, Drawing, axes, drawing
+from milkit.report.figures.style import BLUE, GRID, MUTED, NARROW, ORANGE, WIDE, Drawing, axes, drawing, plain_log
 from milkit.report.words import is_interval, metric_label, plural
 
 MOST_FOLDS = 120
@@ -162,6 +162,7 @@ def _range(ax, bands: dict[str, Band]) -> None:
     low, high = every.min(), every.max()
     if low > 0 and high / low > 100:
         ax.set_yscale("log")
+        plain_log(ax.yaxis)
         return
     top = max(np.quantile(np.concatenate([b.high for b in bands.values()]), 0.98), np.quantile(every, 0.98))
     top = high if high < 1.5 * top else top

@@ -6,6 +6,7 @@ so that the page decides what ink is.
 """
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -122,6 +123,21 @@ def unit_axes(ax: "Axes", x: str, y: str) -> None:
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+
+
+def plain_log(axis: Any) -> None:
+    """Logarithmic labels as plain numbers: matplotlib's own are mathematics, which is switched off for ids' sake."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    subs = (1.0, 3.0) if _decades(axis) < 3 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=15))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _decades(axis: Any) -> float:
+    low, high = axis.get_view_interval()
+    return math.log10(high / low)
 
 
 def save(made: Drawing, run_folder: Path) -> Picture:

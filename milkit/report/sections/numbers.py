@@ -74,7 +74,7 @@ def metric_table(metrics: dict[str, Any], strong: str | None) -> Table:
 
 def _sampling(metric: dict[str, Any], gone: bool, noted: Any) -> str:
     text = interval(metric.get("sampling"))
-    return noted(text, metric.get("sampling_note")) if text == UNDEFINED and not gone else text
+    return text if gone else noted(text, metric.get("sampling_note"))
 
 
 def _spread(value: Any) -> str:
@@ -91,9 +91,14 @@ def _aside(metric: dict[str, Any]) -> str:
 def _how(source: Source) -> str:
     text = f"{SELECTIONS.get(source.selection, source.selection)}; one vote a patient."
     text = text[:1].upper() + text[1:]
-    if source.results.get("unit", source.experiment.get("unit")) == "slide":
-        how = source.experiment.get("aggregate", "mean")
-        text += f" Bags are slides; a patient's score is the {how} over the patient's slides."
+    if source.task == "Binary":
+        text += (
+            f" A patient is called {source.classes[-1]} from probability 0.5 on; “at threshold” means the cut that was"
+        )
+        text += " chosen on validation patients (Youden's J)."
+    if source.results.get("unit") == "slide":
+        how = {"mean": "mean", "max": "highest"}[source.results.get("aggregate", "mean")]
+        text += f" Bags are slides; a patient's score is the {how} of the patient's slides."
     return text
 
 
@@ -117,10 +122,11 @@ def _compared(source: Source, chosen: dict[str, Any]) -> Table:
 
 def legend(source: Source) -> list[Block]:
     """What the columns mean."""
-    group = "sites" if source.cohort.get("grouped_by") == "site" else "patients"
+    group = "sites" if source.results.get("resample") == "site" else "patients"
+    draws = f" ({source.results['draws']:,} draws)" if "draws" in source.results else ""
     lines = (
-        f"Sampling 95 %: how the number would move with other patients. A bootstrap of {group}, each with all its "
-        "repeats and seeds.",
+        f"Sampling 95 %: how the number would move with other patients. A bootstrap of {group}{draws}, "
+        "each with all its repeats and seeds.",
         "Procedure 95 %: how the number would move with another split and other seeds. Seeds are averaged first; then "
         "the corrected resampled t (Nadeau & Bengio 2003) over folds, which share most of their training patients.",
         "The two answer different questions and are never mixed. Fold SD is the spread of fold means, seed SD the "

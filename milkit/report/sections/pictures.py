@@ -11,10 +11,12 @@ from milkit.report.curves import effective_number
 from milkit.report.figures import attention, classes, outcomes, runs
 from milkit.report.figures.style import Drawing, save
 from milkit.report.source import MOST_BAGS, Source
-from milkit.report.words import headline, number, plural, shorten
+from milkit.report.words import headline, number, plural, shorten, weight
 
 CLASSIFICATION = ("Binary", "MultiClass", "MultiLabel")
 TOP = 5
+NEARLY_UNIFORM = 0.9
+"""Effective number of instances / n above which a page says that attention is nearly uniform."""
 
 
 def pictures(source: Source) -> list[Block]:
@@ -94,12 +96,19 @@ def _attention(source: Source) -> list[Block]:
         "Test bags only, each seen by runs that did not train on it. Attention says what the model weighed, not what "
     )
     text += "caused its answer."
+    if shares and min(share for _, share in shares) > NEARLY_UNIFORM:
+        text += " In these bags it is nearly uniform: all instances weigh about the same, so their order says little."
     table = _top_table(source, [str(b["bag"]) for b in bags])
     return [Heading("The most attended instances"), Paragraph(text), *_shown([*drawings], source.folder), *table]
 
 
 def _heading_if(source: Source) -> list[Block]:
     return [Heading("The most attended instances")] if source.top else []
+
+
+def chance(probability: float) -> str:
+    """Two decimals, but never a 0 or 1 that is none."""
+    return "below 0.01" if probability < 0.005 else "above 0.99" if probability > 0.995 else f"{probability:.2f}"
 
 
 def told(source: Source, bag: dict[str, Any]) -> str:
@@ -109,12 +118,12 @@ def told(source: Source, bag: dict[str, Any]) -> str:
     if value is None or truth is None:
         return f"True: {bag.get('target')}."
     if task == "Binary":
-        return f"True: {true_class(source, bag)}; predicted probability of {scores.names[-1]} {value[-1]:.2f}."
+        return f"True: {true_class(source, bag)}; predicted probability of {scores.names[-1]} {chance(value[-1])}."
     if task == "MultiClass":
         best = int(value.argmax())
-        return f"True: {true_class(source, bag)}; predicted: {scores.names[best]} ({value[best]:.2f})."
+        return f"True: {true_class(source, bag)}; predicted: {scores.names[best]} ({chance(value[best])})."
     if task == "MultiLabel":
-        each = [f"{n} {int(t)} ({v:.2f})" for n, t, v in zip(scores.names, truth, value, strict=True)]
+        each = [f"{n} {int(t)} ({chance(v)})" for n, t, v in zip(scores.names, truth, value, strict=True)]
         return f"Labels, and in brackets their predicted probability: {', '.join(each[:6])}."
     if task == "Regression":
         each = [f"{n} {number(t)}, predicted {number(v)}" for n, t, v in zip(scores.names, truth, value, strict=True)]
@@ -158,7 +167,7 @@ def _top_table(source: Source, bags: list[str]) -> list[Block]:
             runs_ = len(tested[bag])
             cells = (shorten(bag, 40), *((shorten(row.get("slide", ""), 30),) if several else ()), instance, *where)
             among = sum(c for rank, c in ranks.items() if rank <= TOP)
-            rows.append((*cells, number(mean), f"{ranks[1]} of {runs_} runs", f"{among} of {runs_} runs"))
+            rows.append((*cells, weight(mean), f"{ranks[1]} of {runs_} runs", f"{among} of {runs_} runs"))
     notes = (
         "Instance: its index in the bag, from 0. Attention: mean over the runs in whose list the instance stands.",
         "Every test bag's list is in top_instances.csv.",
