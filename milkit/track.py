@@ -70,7 +70,7 @@ class WandbTracker:
     def epoch(self, rows: list[dict[str, Any]]) -> None:
         """Log median and quartiles over the runs of a program."""
         summary: dict[str, float] = {}
-        for name in ("train_loss", "validation_loss", "validation_metric"):
+        for name in sorted({k for row in rows for k in row if k == "train_loss" or k.startswith("validation_")}):
             values = np.array([row[name] for row in rows if row.get(name) is not None], float)
             values = values[np.isfinite(values)]
             if len(values):

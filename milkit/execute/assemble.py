@@ -161,7 +161,8 @@ def _surest(prepared: Prepared, out: Path, rows: list[int]) -> list[tuple[int, f
     if not single:
         return [(r, mean[r]) for r in best[: 2 * PICTURES_A_CLASS]]
     classes = prepared.study.targets.values
-    # a bag of one instance has nothing to attend to
-    best = [r for r in best if prepared.study.lengths[r] > 1] or best
+    # attention over two or three instances shows little: look among the larger half
+    large = prepared.study.lengths >= np.median(prepared.study.lengths[rows])
+    best = [r for r in best if large[r]] or best
     groups = [[r for r in best if classes[r] == c] for c in reversed(range(len(prepared.study.targets.names)))]
     return [(r, mean[r]) for g in groups for r in g[:PICTURES_A_CLASS]]

@@ -92,7 +92,8 @@ def test_regression(experiment, tmp_path, loss):
 def test_survival(experiment, tmp_path, loss, batch):
     m, p, rows = run(
         experiment, tmp_path / "run", planted.survival(60), Survival(loss=loss),
-        model=EmbeddingPooling(), train=Train(Adam(0.01), epochs=25, batch_bags=batch, standardise=True, select="c_index"),
+        model=EmbeddingPooling(),
+        train=Train(Adam(0.01), epochs=25, batch_bags=batch, standardise=True, select="c_index"),
     )  # fmt: skip
     c = by_fold(p, rows, lambda p, r: concordance_index(p.target[r, 0], -p.score[r, 0], p.target[r, 1]))
     assert m["c_index"]["value"] == pytest.approx(c, abs=1e-9)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from milkit.data.memory import in_memory
 
+from milkit.data.memory import in_memory
 from milkit.data.protocol import KFold
 from milkit.experiment import Experiment
 from milkit.models import ABMIL
