@@ -71,6 +71,11 @@ class Source:
         return tuple(dict.fromkeys(str(mark) for mark in found))
 
     @property
+    def inner(self) -> int:
+        """Inner folds of each fold; 1 unless the protocol is nested."""
+        return len({row.get("inner") or "0" for row in self.runs}) or 1
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of classes, labels or values; the positive class of a binary task is the last."""
         return tuple(str(c) for c in self.results.get("classes", ())) or self.scores.names

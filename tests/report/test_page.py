@@ -329,6 +329,29 @@ def test_digits_of_the_answer_follow_the_intervals(plant) -> None:
     assert re.match(r"R² -?\d\.\d\d \(", answer(source))
 
 
+def test_nested_studies_say_so(plant) -> None:
+    folder = plant(folds=3, seeds=2, attention="none")
+    rows = (folder / "runs.csv").read_text().splitlines()
+    changed = [re.sub(r"^(r\d+,\d+,\d+,\d+,\d+),", rf"\1,{i % 2}", row) for i, row in enumerate(rows)]
+    (folder / "runs.csv").write_text("\n".join(changed) + "\n")
+    text = write_report(folder).with_name("report.md").read_text()
+    assert "3 folds × 2 inner folds × 2 seeds" in text
+    assert "differ by the seed and the inner fold" in text
+
+
+def test_how_often_a_patient_counts_is_counted(plant) -> None:
+    folder = plant(folds=4, repeats=2, seeds=3, attention="none")
+    drawn = classes.confusion_matrix(read_source(folder).scores, "Binary")
+    assert drawn is not None
+    assert "a patient counts 6 times" in drawn.caption
+    rows = (folder / "predictions.csv").read_text().splitlines()
+    cut = [r for r in rows if ",validation,test," in r][:-1]  # the last patient loses a run
+    (folder / "predictions.csv").write_text("\n".join([rows[0], *cut]) + "\n")
+    drawn = classes.confusion_matrix(read_source(folder).scores, "Binary")
+    assert drawn is not None
+    assert "a patient counts 5 to 6 times" in drawn.caption
+
+
 def test_attention_that_says_little_is_called_so(plant) -> None:
     folder = plant(folds=3, seeds=1)
     text = write_report(folder).with_name("report.md").read_text()

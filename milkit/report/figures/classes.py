@@ -117,8 +117,9 @@ def confusion_matrix(scores: Scores, task: str) -> Drawing | None:
         ax.grid(False)
         ax.spines[:].set_visible(False)
     rule = "the most probable class" if task == "MultiClass" else f"{scores.names[-1]} from probability 0.5 on"
-    times = len(scores.seeds) * scores.repeats
-    counted = "" if times == 1 else f" a patient counts {times} times (once a repeat and seed);"
+    times = np.unique(np.bincount(scores.patient))
+    often = f"{times[0]} times" if len(times) == 1 else f"{times[0]} to {times[-1]} times"
+    counted = "" if times[-1] == 1 else f" a patient counts {often} (once a run that tested it);"
     caption = (
         f"Predicted: {rule}. Counts are summed over all {plural(scores.runs, 'run')};{counted} the share is of "
         "the true class (row)."

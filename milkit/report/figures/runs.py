@@ -12,8 +12,15 @@ MOST_FOLDS = 120
 """Folds drawn one by one; a study with more shows the first ones and says so."""
 
 
-def spread(name: str, per_run: list[dict[str, Any]], metric: dict[str, Any]) -> Drawing | None:
-    """One metric by fold, a dot a run; None where no run has it."""
+def spread(name: str, per_run: list[dict[str, Any]], metric: dict[str, Any], *, nested: bool) -> Drawing | None:
+    """One metric by fold, a dot a run; None where no run has it or there is one run only.
+
+    Args:
+        name: of the metric.
+        per_run: entries of `results.json`.
+        metric: its value and intervals over the study.
+        nested: whether the runs of a fold differ in their inner fold too.
+    """
     found: dict[tuple[int, int], list[float]] = {}
     undefined: set[tuple[int, int]] = set()
     for row in per_run:
@@ -34,7 +41,9 @@ def spread(name: str, per_run: list[dict[str, Any]], metric: dict[str, Any]) -> 
         _fold_axis(ax, keys)
         ax.set_ylabel(metric_label(name))
         figure.legend(loc="outside upper left", ncols=4 if wide else 2)
-    return Drawing("spread", figure, f"{metric_label(name)} by fold", _spread_caption(found, keys, undefined), wide)
+    return Drawing(
+        "spread", figure, f"{metric_label(name)} by fold", _spread_caption(found, keys, undefined, nested), wide
+    )
 
 
 def run_value(row: dict[str, Any], name: str) -> float | None:
@@ -83,7 +92,7 @@ def _fold_axis(ax, keys: list[tuple[int, int]]) -> None:
             ax.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color=GRID, alpha=0.5, zorder=0)
 
 
-def _spread_caption(found: dict, keys: list, undefined: set) -> str:
+def _spread_caption(found: dict, keys: list, undefined: set, nested: bool) -> str:
     runs = max(len(v) for v in found.values())
     parts = [f"One dot a run ({plural(runs, 'run')} a fold), a bar for the mean of each fold."]
     if len(keys) < len(found):
@@ -93,7 +102,8 @@ def _spread_caption(found: dict, keys: list, undefined: set) -> str:
         parts.append(f"{repeats} repeats, alternately shaded.")
     if undefined:
         parts.append(f"Undefined in {plural(len(undefined), 'fold')} (such as a test part of one class): no dot there.")
-    parts.append("Folds differ because their patients do; dots within a fold differ by the seed alone.")
+    by = "the seed and the inner fold" if nested else "the seed alone"
+    parts.append(f"Folds differ because their patients do; dots within a fold differ by {by}.")
     return " ".join(parts)
 
 

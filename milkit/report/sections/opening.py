@@ -66,6 +66,8 @@ def study_size(source: Source) -> str:
         parts.append("1 fold (one held-out split)")
     else:
         parts.append(plural(round(folds), "fold") if folds == int(folds) else plural(len(scores.splits), "fold in all"))
+    if source.inner > 1:
+        parts.append(plural(source.inner, "inner fold"))
     parts.append(plural(len(scores.seeds), "seed"))
     return f"{plural(len(scores.patients), 'patient')}, {' × '.join(parts)}"
 

@@ -36,7 +36,9 @@ def _answers(source: Source) -> list[Block]:
     name = headline(source.metrics)
     drawings: list[Drawing | None] = []
     if name is not None:
-        drawings.append(runs.spread(name, source.results.get("per_run", []), source.metrics[name]))
+        drawings.append(
+            runs.spread(name, source.results.get("per_run", []), source.metrics[name], nested=source.inner > 1)
+        )
     blocks: list[Block] = [Heading("Pictures")]
     if task in CLASSIFICATION:
         curves = [classes.curve("roc", scores, task), classes.curve("pr", scores, task)]
