@@ -9,9 +9,7 @@ from milkit.models.ilse2018 import ABMIL
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 
-Model = (
-    ABMIL | InstancePooling | EmbeddingPooling | InstanceNet | BagNet | BagNetDS | BagNetRC | BagStatistics
-)
+Model = ABMIL | InstancePooling | EmbeddingPooling | InstanceNet | BagNet | BagNetDS | BagNetRC | BagStatistics
 
 __all__ = [
     "ABMIL",

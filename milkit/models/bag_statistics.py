@@ -35,9 +35,7 @@ class BagStatistics:
 
     def __post_init__(self) -> None:
         if not self.statistics or len(set(self.statistics)) < len(self.statistics):
-            raise ConfigError(
-                f"statistics={self.statistics}; name at least one of mean, sd, min, max, none twice."
-            )
+            raise ConfigError(f"statistics={self.statistics}; name at least one of mean, sd, min, max, none twice.")
 
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "BagStatisticsModule":
         """Make the module for bags of `in_features` and `out_features` logits."""

@@ -49,13 +49,9 @@ class ABMIL:
 
     def __post_init__(self) -> None:
         if self.attention < 1 or self.heads < 1:
-            raise ConfigError(
-                f"ABMIL has attention={self.attention} and heads={self.heads}; expected at least 1."
-            )
+            raise ConfigError(f"ABMIL has attention={self.attention} and heads={self.heads}; expected at least 1.")
         if self.dropout and not self.encoder:
-            raise ConfigError(
-                f"dropout={self.dropout} acts after the encoder's layers, but encoder=() has none."
-            )
+            raise ConfigError(f"dropout={self.dropout} acts after the encoder's layers, but encoder=() has none.")
 
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "ABMILModule":
         """Make the module for bags of `in_features` and `out_features` logits."""

@@ -64,9 +64,7 @@ def _check(pooling: Pooling, r: float, k: int, fraction: float) -> None:
             "such as k=3, or fraction=0.1 of each bag."
         )
     if k < 0 or not 0 <= fraction <= 1:
-        raise ConfigError(
-            f"pooling='topk' has k={k} and fraction={fraction}; expected k >= 1 or 0 < fraction <= 1."
-        )
+        raise ConfigError(f"pooling='topk' has k={k} and fraction={fraction}; expected k >= 1 or 0 < fraction <= 1.")
 
 
 def _pool(
@@ -167,9 +165,7 @@ class EmbeddingPooling:
                 "and embeddings that are not negative, so at least one encoder layer (its ReLU sees to that)."
             )
         if self.dropout and not (self.encoder or self.head):
-            raise ConfigError(
-                f"dropout={self.dropout} acts after hidden layers, but encoder=() and head=() have none."
-            )
+            raise ConfigError(f"dropout={self.dropout} acts after hidden layers, but encoder=() and head=() have none.")
 
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "EmbeddingPoolingModule":
         """Make the module for bags of `in_features` and `out_features` logits."""

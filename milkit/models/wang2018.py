@@ -52,15 +52,11 @@ def _pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"], how: WangPooling) 
     return masked_mean(x, mask) if how == "mean" else masked_lse(x, mask, 1.0)
 
 
-def _pool_scores(
-    logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], how: WangPooling
-) -> Float[Array, "b c"]:
+def _pool_scores(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], how: WangPooling) -> Float[Array, "b c"]:
     """Pool the probabilities sigmoid(logits), give the logit of the result; max needs no detour."""
     if how == "max":
         return masked_max(logits, mask)
-    return (
-        gm_of_probabilities(logits, mask, 1.0) if how == "mean" else lse_of_probabilities(logits, mask, 1.0)
-    )
+    return gm_of_probabilities(logits, mask, 1.0) if how == "mean" else lse_of_probabilities(logits, mask, 1.0)
 
 
 def _needs_layers(name: str, widths: tuple[int, ...]) -> None:
@@ -71,9 +67,7 @@ def _needs_layers(name: str, widths: tuple[int, ...]) -> None:
 class _Trunk(nnx.Module):
     """The layers that all four networks share; gives every layer's output, ready to be pooled."""
 
-    def __init__(
-        self, in_features: int, widths: tuple[int, ...], dropout: float, init: Init, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, in_features: int, widths: tuple[int, ...], dropout: float, init: Init, *, rngs: nnx.Rngs):
         sizes = (in_features, *widths)
         self.layers = nnx.List([linear(a, b, rngs=rngs, init=init) for a, b in pairwise(sizes)])
         self.dropout = dropout_or_none(dropout)
@@ -215,14 +209,14 @@ class BagNetDSModule(nnx.Module):
     def __init__(self, config: BagNetDS, in_features: int, out_features: int, *, rngs: nnx.Rngs):
         self.pooling, self.average = config.pooling, config.average
         self.trunk = _Trunk(in_features, config.widths, config.dropout, config.init, rngs=rngs)
-        self.classifiers = nnx.List(
-            [linear(w, out_features, rngs=rngs, init=config.init) for w in config.widths]
-        )
+        self.classifiers = nnx.List([linear(w, out_features, rngs=rngs, init=config.init) for w in config.widths])
 
-    def _mean(self, logits: Float[Array, "b levels c"]) -> Float[Array, "b c"]:
+    def _mean(self, logits: Float[Array, "*shape levels c"]) -> Float[Array, "*shape c"]:
         if self.average == "logits":
-            return logits.mean(1)
-        return gm_of_probabilities(logits, jnp.ones(logits.shape[:2], bool), 1.0)
+            return logits.mean(-2)
+        # the logit of mean p is log(sum p) - log(sum (1 - p)); in log space no confident level is cut off
+        log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        return jax.nn.logsumexp(log_p, -2) - jax.nn.logsumexp(log_not_p, -2)
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits; the levels' own [b, levels, c] are `extras["level_logits"]`; the last level gives the
@@ -234,11 +228,9 @@ class BagNetDSModule(nnx.Module):
         pooled = [_pool(h, bags.mask, self.pooling) for h in hs]
         levels = jnp.stack([head(z) for head, z in zip(self.classifiers, pooled, strict=True)], 1)
         alone = jnp.stack([head(h) for head, h in zip(self.classifiers, hs, strict=True)], 2)
-        b, n, s, c = alone.shape
-        alone = self._mean(alone.reshape(b * n, s, c)).reshape(b, n, c)
         return Output(
             self._mean(levels),
-            instance_logits=jnp.where(bags.mask[..., None], alone, 0),
+            instance_logits=jnp.where(bags.mask[..., None], self._mean(alone), 0),
             embedding=pooled[-1],
             extras={"level_logits": levels},
         )
@@ -260,9 +252,7 @@ class BagNetRC:
     def __post_init__(self) -> None:
         _needs_layers("BagNetRC", self.widths)
         if len(set(self.widths)) != 1:
-            raise ConfigError(
-                f"BagNetRC adds its layers up, so widths must be equal; they are {self.widths}."
-            )
+            raise ConfigError(f"BagNetRC adds its layers up, so widths must be equal; they are {self.widths}.")
 
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "BagNetRCModule":
         """Make the module for bags of `in_features` and `out_features` logits."""
@@ -280,9 +270,7 @@ class BagNetRCModule(nnx.Module):
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits and the summed embedding; an instance's logits are those of a bag that holds it alone."""
         hs = self.trunk(bags.x, deterministic, rngs, every=True)
-        embedding = sum(
-            (_pool(h, bags.mask, self.pooling) for h in hs[1:]), _pool(hs[0], bags.mask, self.pooling)
-        )
+        embedding = sum((_pool(h, bags.mask, self.pooling) for h in hs[1:]), _pool(hs[0], bags.mask, self.pooling))
         alone = self.classifier(sum(hs[1:], hs[0]))
         return Output(
             self.classifier(embedding),

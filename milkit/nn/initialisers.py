@@ -48,6 +48,4 @@ def linear(
         kernel, bias = torch_kernel(), torch_bias(in_features)
     else:
         kernel, bias = nnx.initializers.glorot_uniform(), nnx.initializers.zeros_init()
-    return nnx.Linear(
-        in_features, out_features, use_bias=use_bias, kernel_init=kernel, bias_init=bias, rngs=rngs
-    )
+    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=kernel, bias_init=bias, rngs=rngs)

@@ -105,9 +105,7 @@ def _logit_of_log(log_p: Float[Array, "b d"], mask: Bool[Array, "b n"]) -> Float
     return log_p - jnp.log(-jnp.expm1(log_p))
 
 
-def gm_of_probabilities(
-    logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], r: float
-) -> Float[Array, "b c"]:
+def gm_of_probabilities(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], r: float) -> Float[Array, "b c"]:
     """Generalised mean of the instances' probabilities sigmoid(logits), given back as a logit.
 
     r = 1 is their plain mean. Worked in log space, so that confident instances keep their gradient.
@@ -115,9 +113,7 @@ def gm_of_probabilities(
     return _logit_of_log(masked_lse(jax.nn.log_sigmoid(logits), mask, r), mask)
 
 
-def lse_of_probabilities(
-    logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], r: float
-) -> Float[Array, "b c"]:
+def lse_of_probabilities(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], r: float) -> Float[Array, "b c"]:
     """Log-mean-exp of the instances' probabilities sigmoid(logits), given back as a logit.
 
     The pooled value lies between the lowest and the highest probability, so it has a logit.

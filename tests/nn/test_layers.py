@@ -117,6 +117,4 @@ def test_attention_against_numpy(gated):
 
 
 def _flat(module):
-    return {
-        "/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param))
-    }
+    return {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param))}

@@ -107,9 +107,7 @@ def test_pooling_equal_probabilities_gives_their_logit_far_out(pool, v):
 def test_softmax_by_hand():
     scores = jnp.array([[0.0, np.log(3.0), 50.0], [1.0, 7.0, 9.0], [4.0, 5.0, 6.0]])[..., None]
     mask = jnp.array([[True, True, False], [True, False, False], [False, False, False]])
-    np.testing.assert_allclose(
-        masked_softmax(scores, mask)[..., 0], [[0.25, 0.75, 0], [1, 0, 0], [0, 0, 0]], rtol=1e-6
-    )
+    np.testing.assert_allclose(masked_softmax(scores, mask)[..., 0], [[0.25, 0.75, 0], [1, 0, 0], [0, 0, 0]], rtol=1e-6)
 
 
 def test_max_shares_the_gradient_between_ties():
