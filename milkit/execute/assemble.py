@@ -124,13 +124,12 @@ def attention_json(prepared: Prepared, out: Path) -> None:
             {
                 "bag": str(study.bag[row]),
                 "target": _target(prepared, row),
-                "prob": probability,
+                "score_of_target": probability,
                 "n": int(study.lengths[row]),
                 "seeds": len(attention),
                 "attention": np.round(attention.mean(0).astype(float), 7).tolist(),
                 "attention_sd": np.round(attention.std(0).astype(float), 7).tolist(),
                 "coords_um": None if xy is None else np.asarray(xy, float).round(1).tolist(),
-                "instance_prob": None,
             }
         )
     write_json(out / "attention.json", {"bags": bags})
@@ -161,8 +160,8 @@ def _surest(prepared: Prepared, out: Path, rows: list[int]) -> list[tuple[int, f
     if not single:
         return [(r, mean[r]) for r in best[: 2 * PICTURES_A_CLASS]]
     classes = prepared.study.targets.values
-    # attention over two or three instances shows little: look among the larger half
-    large = prepared.study.lengths >= np.median(prepared.study.lengths[rows])
+    # attention over few instances shows little: look among the largest quarter
+    large = prepared.study.lengths >= np.quantile(prepared.study.lengths[rows], 0.75)
     best = [r for r in best if large[r]] or best
     groups = [[r for r in best if classes[r] == c] for c in reversed(range(len(prepared.study.targets.names)))]
     return [(r, mean[r]) for g in groups for r in g[:PICTURES_A_CLASS]]

@@ -109,7 +109,7 @@ def _empty(out: Path) -> None:
 def _same_settings(old: Path, settings: dict[str, Any]) -> None:
     before = _flat(read_json(old))
     now = _flat(json.loads(json.dumps(settings)))
-    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    differing = sorted(k for k in before.keys() | now.keys() if k != "digest" and before.get(k) != now.get(k))
     if differing:
         shown = "; ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in differing[:8])
         raise RunFolderError(

@@ -1,6 +1,7 @@
 """Run a whole experiment into a run folder, or take up an interrupted one."""
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,8 @@ def _settings(prepared: Prepared, source: Path | None) -> dict[str, Any]:
         "folds_digest": prepared.plan.digest(),
         "runs": len(prepared.runs),
     }
+    stated = json.dumps(settings, sort_keys=True).encode()
+    settings["digest"] = hashlib.sha256(stated).hexdigest()
     if own and source is not None:
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
         settings["source"] = {

@@ -405,12 +405,11 @@ def write_attention(
             {
                 "bag": str(bag),
                 "target": truth[0] if len(truth) == 1 else truth,
-                "prob": prob,
+                "score_of_target": prob,
                 "n": n,
                 "attention": [float(a) for a in weights],
                 "attention_sd": [float(a) * 0.3 for a in weights],
                 "coords_um": xy.tolist() if plan.attention == "coords" else None,
-                "instance_prob": [float(p) for p in rng.random(n)] if k % 2 else None,
             }
         )
         for i in range(min(plan.seeds, 3)):
