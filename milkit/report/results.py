@@ -76,7 +76,7 @@ def compute_results(
         selections[selection] = {
             "marks": own_marks,
             "counts": _counts(rows, study),
-            "metrics": {m.name: _entry(m, e, study, sizes) for m, e in zip(metrics, found, strict=True)},
+            "metrics": {m.name: _entry(m, e, study, sizes, own_marks) for m, e in zip(metrics, found, strict=True)},
             "per_run": _per_run(study, selection, metrics, found, own_marks),
         }
     primary = present[0]
@@ -139,7 +139,7 @@ def write_results(run_folder: Path | str, *, draws: int = DRAWS, specificity: fl
 
 
 def _entry(
-    metric: Metric, found: Estimates, study: Tested, sizes: Mapping[tuple[int, int], float | int]
+    metric: Metric, found: Estimates, study: Tested, sizes: Mapping[tuple[int, int], float | int], marks: list[str]
 ) -> dict[str, Any]:
     """One metric as `results.json` holds it."""
     sampling, sampling_note = percentile_interval(found.draws, found.value)
@@ -159,6 +159,7 @@ def _entry(
         "seed_sd": _number(found.seed_sd),
         "undefined_folds": 0,
         "undefined_runs": int(np.isnan(found.runs).sum()),
+        "marks": marks,
         "note": "; ".join(note),
     }
     if metric.baseline is not None:

@@ -323,7 +323,8 @@ def test_selections_stand_apart_and_optimistic_is_marked_everywhere():
     assert results["metrics"] == results["selections"]["validation"]["metrics"]
     optimistic = results["selections"]["optimistic"]
     assert optimistic["marks"] == ["patients in two roles", "optimistic"]
-    assert all(row["marks"] == optimistic["marks"] for row in optimistic["per_run"])
+    for row in (*optimistic["per_run"], *optimistic["metrics"].values()):
+        assert row["marks"] == ["patients in two roles", "optimistic"]
     assert all(row["selection"] == "validation" for row in results["per_run"])
     last = compute_results(table.take(table.selection != "validation"), draws=20)
     assert last["selection"] == "last"
