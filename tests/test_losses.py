@@ -265,9 +265,7 @@ def test_only_decomposable_losses_are_the_same_bag_by_bag(name):
     logits = f32(np.random.default_rng(4).normal(size=(len(target), outputs)))
     y, one = jnp.asarray(target), jnp.ones(1)
     together = spec.fn(logits, y, jnp.ones(len(target)), params)
-    apart = jnp.concatenate(
-        [spec.fn(logits[i : i + 1], y[i : i + 1], one, params) for i in range(len(target))]
-    )
+    apart = jnp.concatenate([spec.fn(logits[i : i + 1], y[i : i + 1], one, params) for i in range(len(target))])
     same = np.allclose(together, apart, rtol=1e-5, atol=1e-6)
     assert same == spec.decomposable
 
