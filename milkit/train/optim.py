@@ -66,7 +66,7 @@ def direction(train: Train, rate: Rates) -> optax.GradientTransformation:
 
 def schedule(train: Train, rate: Rates, count: Int[Array, ""]) -> Float[Array, ""]:
     """Height of the learning rate in [0, 1] at the run's update `count` (from 0)."""
-    done = count.astype(jnp.float32)
+    done = count.astype(jnp.result_type(float))  # float64 where x64 is on, for checks against oracles
     rise = jnp.minimum(1.0, (done + 1.0) / jnp.maximum(rate.warmup, 1.0))
     if train.schedule == "constant":
         return rise
