@@ -1,7 +1,7 @@
 """The run folder: made once, locked against a second writer, every file whole or absent.
 
 config.json environment.json cohort.json folds.csv runs.csv history.jsonl predictions.csv
-top_instances.csv attention.json results.json results.csv report.md report.html table.tex figures/ weights/
+top_instances.csv attention.json results.json report.md report.html table.tex figures/ weights/
 programs/NNN/     what each finished program left; the files above are assembled from these
 """
 

@@ -42,16 +42,21 @@ def program_predictions(prepared: Prepared, seen: dict[str, list[RunPrediction]]
 
 
 def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
-    """Cut on the probability by Youden's J on the run's validation part, one a label; NaN where there is none."""
+    """Cut on a patient's probability by Youden's J on the run's validation part, one a label; NaN where there is none."""
     task, bags = prepared.experiment.task, predicted.roles.get("validation", [])
     if not isinstance(task, Binary | MultiLabel):
         return np.full(1, np.nan)
     labels = prepared.out_features
     if not bags:
         return np.full(labels, np.nan)
+    rows = [row for row, _, _ in bags]
     score = probabilities(task, np.stack([logits for _, logits, _ in bags]))
-    target = prepared.study.targets.values[[row for row, _, _ in bags]].reshape(len(bags), -1)
-    return youden_thresholds(target, score)
+    target = prepared.study.targets.values[rows].reshape(len(bags), -1)
+    # thresholds are applied to patients' scores, so they are chosen on patients' scores
+    patients, first, member = np.unique(prepared.study.patient[rows], return_index=True, return_inverse=True)
+    pool = np.max if prepared.experiment.aggregate == "max" else np.mean
+    pooled = np.stack([pool(score[member == i], axis=0) for i in range(len(patients))])
+    return youden_thresholds(target[first], pooled)
 
 
 def _rows(prepared: Prepared, selection: str, predicted: RunPrediction, role: str) -> Predictions:

@@ -81,11 +81,9 @@ def masked_topk(
         k: how many; all of them in a smaller bag. 0 when `fraction` is given.
         fraction: in (0, 1], rounded up to whole instances, so at least one. 0 when `k` is given.
     """
-    n = x.shape[1]
-    if k:
-        wanted = np.minimum(np.arange(n + 1), k)
-    else:  # a table by bag size, in float64: 0.1 * 30 must round up to 3, not to 4
-        wanted = np.ceil(np.round(fraction * np.arange(n + 1), 6)).astype(int)
+    # how many, by bag size; rounded in float64 first: 0.1 * 30 must round up to 3, not to 4
+    sizes = np.arange(x.shape[1] + 1)
+    wanted = np.minimum(sizes, k) if k else np.ceil(np.round(fraction * sizes, 6)).astype(int)
     width = int(wanted[-1])
     top = jax.lax.top_k(jnp.where(mask[..., None], x, -jnp.inf).swapaxes(1, 2), width)[0]  # [b, d, width]
     kept = jnp.asarray(wanted)[mask.sum(1)][:, None, None]

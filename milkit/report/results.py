@@ -1,4 +1,4 @@
-"""`results.json` and `results.csv`: every reported number, recomputed from `predictions.csv` alone.
+"""`results.json`: every reported number, recomputed from `predictions.csv` alone.
 
 `docs/statistics.md` defines the metrics, the estimator and both intervals.
 """
@@ -22,11 +22,6 @@ FORMAT = 1
 OPTIMISTIC = "optimistic"
 POOLED = "pooled over the folds of each repeat and seed, then averaged"
 NO_FOLD_VALUES = "pooled over folds: there are no values of single folds to form it from"
-
-COLUMNS = (
-    "selection", "metric", "value", "sampling_low", "sampling_high", "procedure_low", "procedure_high",
-    "procedure_note", "fold_sd", "seed_sd", "undefined_folds", "marks", "note",
-)  # fmt: skip
 
 
 def compute_results(
@@ -99,7 +94,7 @@ def compute_results(
 
 
 def write_results(run_folder: Path | str, *, draws: int = DRAWS, specificity: float = 0.9) -> dict[str, Any]:
-    """Recompute `results.json` and `results.csv` of a run folder from its `predictions.csv`.
+    """Recompute `results.json` of a run folder from its `predictions.csv`.
 
     `config.json` tells the unit, how slides become patients, what folds are grouped by, and the marks; `cohort.json`
     (or `runs.csv`) how many patients each split trained on.
@@ -131,10 +126,6 @@ def write_results(run_folder: Path | str, *, draws: int = DRAWS, specificity: fl
     with whole_file(folder / "results.json") as file:
         json.dump(results, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.write("\n")
-    with whole_file(folder / "results.csv") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(_table(results))
     return results
 
 
@@ -278,18 +269,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunFolderError(f"{path} holds a {type(value).__name__}; expected an object of named values.")
     return value
-
-
-def _table(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of `results.csv`."""
-    rows = []
-    for selection, part in results["selections"].items():
-        for name, entry in part["metrics"].items():
-            row = {key: entry[key] for key in COLUMNS if key in entry}
-            for kind in ("sampling", "procedure"):
-                row[f"{kind}_low"], row[f"{kind}_high"] = entry[kind] or (None, None)
-            rows.append({**row, "selection": selection, "metric": name, "marks": ";".join(part["marks"])})
-    return rows
 
 
 def _pair(interval: Interval | None, metric: Metric) -> list[float] | None:

@@ -2,7 +2,6 @@
 marked.
 """
 
-import csv
 import json
 import math
 import time
@@ -464,14 +463,6 @@ def test_write_results_reads_the_folder_and_writes_both_files(tmp_path):
     )
     assert expected == results
     assert results["metrics"]["auroc"]["procedure"] is not None
-    lines = list(csv.DictReader((run / "results.csv").read_text().splitlines()))
-    assert len(lines) == 2 * len(results["metrics"])
-    for line in lines:
-        entry = results["selections"][line["selection"]]["metrics"][line["metric"]]
-        assert float(line["value"]) == entry["value"]
-        assert float(line["sampling_high"]) == entry["sampling"][1]
-        assert line["procedure_low"] == ("" if entry["procedure"] is None else repr(entry["procedure"][0]))
-        assert ("optimistic" in line["marks"]) == (line["selection"] == "optimistic")
 
 
 def test_training_sizes_come_from_runs_csv_where_there_is_no_cohort_json(tmp_path):
