@@ -42,7 +42,7 @@ def program_predictions(prepared: Prepared, seen: dict[str, list[RunPrediction]]
 
 
 def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
-    """Cut on a patient's probability by Youden's J on the run's validation part, one a label; NaN where there is none."""
+    """Cut on a patient's probability by Youden's J on the validation part, one a label; NaN where there is none."""
     task, bags = prepared.experiment.task, predicted.roles.get("validation", [])
     if not isinstance(task, Binary | MultiLabel):
         return np.full(1, np.nan)

@@ -129,7 +129,7 @@ def estimates(study: Tested, metrics: Sequence[Metric], draws: int, seed: int) -
     for metric in metrics:
         parts = [p.part for p in (pools if metric.pooled else study.runs)]
         found = [metric.compute(part, None) for part in parts]
-        values[metric.name] = np.array([float(v) for v in found])  # type: ignore[arg-type]
+        values[metric.name] = np.array([float(v) for v in found])
         reasons[metric.name] = tuple(why(v) for v in found)  # type: ignore[arg-type]
     drawn = _bootstrap(study, pools, metrics, draws, seed)
     out = []
