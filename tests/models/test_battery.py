@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import jax
 import pytest
 
 from milkit.models import ABMIL, BagNet, BagNetDS, BagStatistics, EmbeddingPooling, InstanceNet, InstancePooling, Model
@@ -31,17 +32,28 @@ OTHER_PARAMETERS = [
 ]
 
 
+@pytest.fixture
+def quick_compilation():
+    """XLA without its costly passes: these tests compile much and compute little."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.mark.parametrize("kind", get_args(Model), ids=lambda k: k.__name__)
 def test_defaults_obey_every_contract(kind):
     check_all(kind(), in_features=6, out_features=1)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("config", OTHER_POOLING, ids=repr)
 def test_every_pooling_honours_the_mask(config):
     for name in ("config", "shapes", "padding", "permutation", "small_and_empty", "bfloat16"):
         CHECKS[name](config, 6, 3)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("config", OTHER_PARAMETERS, ids=repr)
 def test_every_set_of_parameters_learns(config):
     for name in ("shapes", "padding", "attention", "gradients", "fits"):

@@ -110,6 +110,15 @@ MESSAGES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """XLA without its costly passes: these tests compile much and compute little."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def test_a_sound_model_of_ones_own_passes():
     check_all(Toy(dropout=0.5), in_features=6, out_features=1)
 
