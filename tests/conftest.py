@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+ROOT = Path(__file__).resolve().parents[1]
+# Most of the suite's time is compilation. Workers, processes that tests start, and later sessions share what one of
+# them compiled; entries are found by the program's content, so a changed program is compiled anew.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 # Before anything of milkit is imported: signatures are checked in tests only, users pay nothing.
 install_import_hook("milkit", "beartype.beartype")
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def shared_folder() -> Path:

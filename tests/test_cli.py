@@ -1,6 +1,7 @@
 """The command line: help, typos, exit statuses, overrides, replays."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -167,3 +168,18 @@ def test_wandb_offline_writes_a_run_without_a_test_metric(file, tmp_path, monkey
     logged = b"".join(p.read_bytes() for p in folder.glob("*.wandb"))
     names = set(re.findall(rb"[a-z_]+/(?:q25|median|q75)", logged))
     assert names == {b + q for b in (b"train_loss/", b"validation_loss/") for q in (b"q25", b"median", b"q75")}
+
+
+def test_compiled_programs_are_kept_where_the_user_keeps_caches(file, tmp_path):
+    """In a fresh process without the suite's own cache; a cache of the user's own is left alone."""
+
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | {"XDG_CACHE_HOME": str(tmp_path)}
+    code = (
+        "import jax; from milkit.execute.compiled import keep_compiled; keep_compiled(); "
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == str(tmp_path / "milkit" / "compiled")
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "mine")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == str(tmp_path / "mine")

@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     from milkit import api
     from milkit.commands.show import summary
     from milkit.demo import EXPERIMENT
+    from milkit.execute.compiled import keep_compiled
 
+    keep_compiled()
     results = api.run(EXPERIMENT, options.out, force=options.force, resume=options.resume)
     print(summary(results, options.out))
     return 0

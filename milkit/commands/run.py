@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
     from milkit import api
     from milkit.commands.overrides import override
     from milkit.commands.show import summary
+    from milkit.execute.compiled import keep_compiled
 
+    keep_compiled()
     found = []
     for target in targets:
         found += _find(target, trust_source=options.trust_source)
