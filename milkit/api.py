@@ -3,8 +3,8 @@
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Sequence
-from dataclasses import is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ def run(
     force: bool = False,
     track: Sequence[str] = (),
     source: str | Path | None = None,
+    expected: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train, select, predict, measure and report one experiment.
 
@@ -36,19 +37,14 @@ def run(
         force: replace the run in `out`.
         track: further trackers, such as ("wandb",).
         source: the file that defines the experiment (a model class of your own needs it for replays).
+        expected: digests of data and folds that must be met (`Stated.expected`).
 
     Returns:
         What `results.json` holds.
     """
     out = Path(out)
-    execute(
-        experiment,
-        out,
-        resume=resume,
-        force=force,
-        track=track,
-        source=None if source is None else Path(source),
-    )
+    file = None if source is None else Path(source)
+    execute(experiment, out, resume=resume, force=force, track=track, source=file, expected=expected)
     return report(out)
 
 
@@ -58,6 +54,21 @@ def report(out: str | Path) -> dict[str, Any]:
     results = write_results(out)
     write_report(out)
     return results
+
+
+@dataclass(frozen=True)
+class Stated:
+    """An experiment as it was found.
+
+    Attributes:
+        experiment: what to run.
+        source: the file that defines it, if it is needed or known.
+        expected: digests that data and folds must have for the same bits.
+    """
+
+    experiment: Experiment
+    source: Path | None = None
+    expected: Mapping[str, str] = field(default_factory=dict)
 
 
 def experiments(file: Path) -> dict[str, Experiment]:
@@ -73,7 +84,7 @@ def experiments(file: Path) -> dict[str, Experiment]:
     return {n: v if v.name else replace(v, name=n) for n, v in found.items()}
 
 
-def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path | None]:
+def replay(file: Path, *, trust_source: bool = False) -> Stated:
     """The experiment of a run's `config.json`, to be run again.
 
     Args:
@@ -81,7 +92,7 @@ def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path 
         trust_source: import the saved source of a model that is not milkit's own, which runs its code.
 
     Returns:
-        The experiment with the width it was run at, and its source file if it needs one.
+        The experiment with the width it was run at, its source file if it needs one, and what its data were.
 
     Raises:
         ConfigError: the file names something unknown, or needs a source that was not trusted or has changed.
@@ -111,7 +122,8 @@ def replay(file: Path, *, trust_source: bool = False) -> tuple[Experiment, Path 
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{file} holds a {type(experiment).__name__}, not an Experiment.")
     train = replace(experiment.train, width=settings.get("width", experiment.train.width))
-    return replace(experiment, train=train), source
+    expected = {k: settings[k] for k in ("data_digest", "folds_digest") if k in settings}
+    return Stated(replace(experiment, train=train), source, expected)
 
 
 def _import(file: Path) -> ModuleType:

@@ -172,7 +172,6 @@ def test_wandb_offline_writes_a_run_without_a_test_metric(file, tmp_path, monkey
 
 def test_compiled_programs_are_kept_where_the_user_keeps_caches(file, tmp_path):
     """In a fresh process without the suite's own cache; a cache of the user's own is left alone."""
-
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | {"XDG_CACHE_HOME": str(tmp_path)}
     code = (
         "import jax; from milkit.execute.compiled import keep_compiled; keep_compiled(); "

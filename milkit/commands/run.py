@@ -53,22 +53,23 @@ def main(arguments: list[str]) -> int:
     from milkit.execute.compiled import keep_compiled
 
     keep_compiled()
-    found = []
+    found: list[api.Stated] = []
     for target in targets:
         found += _find(target, trust_source=options.trust_source)
     several = len(found) > 1
-    for experiment, source in found:
-        changed = override(experiment, overrides, f"milkit run {targets[0]}")
+    for stated in found:
+        changed = override(stated.experiment, overrides, f"milkit run {targets[0]}")
         out = options.out or Path("runs")
         if several or options.out is None:
-            out = out / experiment.name
+            out = out / stated.experiment.name
         results = api.run(
             changed,
             out,
             resume=options.resume,
             force=options.force,
             track=tuple(options.track),
-            source=source,
+            source=stated.source,
+            expected={} if overrides else stated.expected,  # a varied replay is another study
         )
         print(summary(results, out))
     return 0
@@ -88,4 +89,4 @@ def _find(target: str, *, trust_source: bool) -> list:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"{path} has no experiment {name!r}; {hint}It has: {', '.join(known)}.")
-    return [(known[n], path) for n in names or known]
+    return [api.Stated(known[n], path) for n in names or known]

@@ -78,6 +78,11 @@ class TrainLayout:
         """Steps of an epoch, fillers included."""
         return sum(self.steps)
 
+    def updates(self, part: Int[np.ndarray, "t"], accumulate: int = 1) -> int:
+        """Updates that a run with this training part makes in an epoch (fillers make none)."""
+        bags = np.bincount(self.rung[part], minlength=len(self.rungs))
+        return int(-(-(-(-bags // self.batch)).sum() // accumulate))
+
 
 def train_layout(
     lengths: Int[np.ndarray, "b"], rungs: tuple[int, ...], batch: int, parts: Sequence[np.ndarray]

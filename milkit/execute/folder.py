@@ -59,12 +59,15 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"{path} is not readable JSON (line {error.lineno}): {error.msg}.") from error
 
 
+_BEFORE_CONFIG = ("programs", "weights", "environment.json", "cohort.json", "folds.csv", "experiment.py")
+
+
 def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> bool:
     """Make the folder, or take up an interrupted one.
 
     Args:
         out: the run folder.
-        settings: what `config.json` will hold; a folder is resumed by the same settings only.
+        settings: what the caller will write to `config.json`; a folder is resumed by the same settings only.
         resume: go on where an interrupted study stopped.
         force: throw away what is there (only if it is a run folder).
 
@@ -78,9 +81,11 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file; give a folder to write the run to.")
     if out.exists() and any(p.name != ".lock" for p in out.iterdir()):
-        if not old.exists():
+        # a folder that was killed before its config.json holds nothing but what a start writes
+        started = {p.name for p in out.iterdir()} <= {".lock", *_BEFORE_CONFIG}
+        if not old.exists() and not started:
             raise RunFolderError(f"{out} is not empty and is no run folder (no config.json); give another --out.")
-        if force:
+        if force or started:
             _empty(out)
         elif not resume:
             raise RunFolderError(
@@ -92,7 +97,6 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
     out.mkdir(parents=True, exist_ok=True)
     (out / "programs").mkdir(exist_ok=True)
     (out / "weights").mkdir(exist_ok=True)
-    write_json(old, settings)
     return False
 
 

@@ -141,11 +141,11 @@ def prepare(experiment: Experiment) -> Prepared:
         loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in plan.splits
     )
     scalers = _scalers(study, plan) if train.standardise else [(None, None)] * len(plan.splits)
+    engine = _engine(experiment, study, plan)
     hyper = tuple(
-        Hyper(_rates(train, split), shift, inverse, params)
+        Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
         for split, (shift, inverse), params in zip(plan.splits, scalers, loss, strict=True)
     )
-    engine = _engine(experiment, study, plan)
     judge = None
     if experiment.optimistic is not None:
         changed = replace(train, select=experiment.optimistic)
@@ -205,9 +205,7 @@ def _fits(needed: int, study: Study) -> None:
         )
 
 
-def _rates(train: Train, split: Split) -> Any:
-    steps = -(-len(split.train) // train.batch_bags)  # buckets may add a few; the schedule's length is a convention
-    updates = -(-steps // train.accumulate)
+def _rates(train: Train, updates: int) -> Any:
     return jax.tree.map(np.float32, optim.rates(train, updates))
 
 

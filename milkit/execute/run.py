@@ -3,11 +3,14 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from milkit import config
+from milkit.data.study import Study
 from milkit.errors import RunFolderError
 from milkit.execute import assemble as tables
 from milkit.execute.environment import decides_bits, environment
@@ -28,6 +31,7 @@ def execute(
     force: bool = False,
     track: Sequence[str] = (),
     source: Path | None = None,
+    expected: Mapping[str, str] | None = None,
 ) -> Prepared:
     """Train and predict every run of an experiment; leaves tables, weights and predictions, no report yet.
 
@@ -38,6 +42,7 @@ def execute(
         force: replace the run that is in it.
         track: more places to follow the study: "wandb".
         source: file that defines the experiment; kept beside the results, and needed for a model of one's own.
+        expected: digests that data and folds must have (a replay's), by their names in `config.json`.
 
     Raises:
         MilkitError: anything the user can mend. What had finished stays readable, and `resume` goes on from there.
@@ -45,6 +50,7 @@ def execute(
     began = time.monotonic()
     prepared = prepare(experiment)
     settings = _settings(prepared, source)
+    _same_data(settings, expected or {})
     with locked(out):
         resuming = open_folder(out, settings, resume=resume, force=force)
         env = environment()
@@ -56,6 +62,7 @@ def execute(
             prepared.plan.save(out / "folds.csv", prepared.study)
             if source is not None:
                 write_text(out / "experiment.py", source.read_text())
+            write_json(out / "config.json", settings)  # last: it says that the folder can be resumed
         before = float(read_json(out / "environment.json").get("seconds", 0.0)) if resuming else 0.0
         try:
             _run_programs(prepared, out, track)
@@ -102,6 +109,7 @@ def _settings(prepared: Prepared, source: Path | None) -> dict[str, Any]:
         "grouped_by": prepared.plan.grouped_by,
         "marks": list(prepared.plan.marks),
         "folds_digest": prepared.plan.digest(),
+        "data_digest": data_digest(prepared.study),
         "runs": len(prepared.runs),
     }
     stated = json.dumps(settings, sort_keys=True).encode()
@@ -114,6 +122,27 @@ def _settings(prepared: Prepared, source: Path | None) -> dict[str, Any]:
             "model": type(experiment.model).__name__,
         }
     return settings
+
+
+def data_digest(study: Study) -> str:
+    """What the numbers depend on of table and features: ids, lengths, targets, and the sources' own digests."""
+    sha = hashlib.sha256()
+    names = [study.bag.tolist(), [list(s) for s in study.slides], study.patient.tolist(), study.site.tolist()]
+    own = {k: v for k, v in study.provenance.items() if "sha256" in k and k != "table_sha256"}
+    sha.update(json.dumps([names, own], sort_keys=True, default=str).encode())
+    for values in (study.lengths, study.targets.values):
+        sha.update(np.ascontiguousarray(values).tobytes())
+    return sha.hexdigest()
+
+
+def _same_data(settings: Mapping[str, Any], expected: Mapping[str, str]) -> None:
+    changed = [name for name, digest in expected.items() if settings[name] != digest]
+    if changed:
+        what = "the table or the features" if "data_digest" in changed else "the folds"
+        raise RunFolderError(
+            f"This run cannot be repeated: {what} changed since it was made ({', '.join(changed)} differs from its "
+            "config.json). Restore the files, or run the experiment file anew."
+        )
 
 
 def _same_environment(out: Path, now: dict[str, Any]) -> None:

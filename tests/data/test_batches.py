@@ -81,6 +81,15 @@ def test_accumulation_updates_every_second_real_step_and_at_the_end():
     assert not epoch.update[epoch.weight.sum(-1) == 0].any()
 
 
+@pytest.mark.parametrize(("batch", "accumulate"), [(1, 1), (3, 1), (2, 2), (4, 3)])
+def test_a_layout_counts_the_updates_that_an_epoch_makes(batch, accumulate):
+    parts = [np.arange(7), np.array([0, 1]), np.array([2, 3, 4, 7])]
+    shape = layout(parts, batch)
+    keys = [(0, i, 0, 0) for i in range(3)]
+    epoch = draw_epoch(shape, parts, keys, 0, 0, accumulate)
+    assert [shape.updates(p, accumulate) for p in parts] == epoch.update.sum(0).tolist()
+
+
 def test_batches_leave_no_bag_out():
     parts = [np.arange(8)]
     epoch = draw_epoch(layout(parts, batch=3), parts, [(0, 0, 0, 0)], 0, 0)

@@ -268,3 +268,22 @@ def test_both_units_of_analysis(experiment, tmp_path, unit):
     assert len(set(p.patient[test])) == 12
     if unit == "patient":
         assert set(p.slide[test].tolist()) == {f"b{2 * i:03d};b{2 * i + 1:03d}" for i in range(12)}
+
+
+def test_resume_refuses_other_features(experiment, tmp_path, monkeypatch):
+    """The table and the settings are the same; the features were made anew with other numbers."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6)
+        with pytest.raises(Killed):
+            execute(experiment, out)
+    with pytest.raises(RunFolderError, match="data_digest"):
+        execute(replace(experiment, data=planted.binary(shift=2.0)), out, resume=True)
+
+
+def test_a_start_that_was_killed_before_its_config_can_be_started_again(experiment, finished, tmp_path):
+    out = tmp_path / "run"
+    (out / "programs").mkdir(parents=True)
+    (out / "environment.json").write_text("{}")
+    execute(experiment, out)
+    assert predictions(out) == predictions(finished)
