@@ -7,6 +7,7 @@ when the caller says that this source is trusted.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ def to_json(value: Any) -> Any:
         return [to_json(v) for v in value]
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"A configuration cannot hold {value!r}, which JSON has no word for; use a finite number.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ConfigError(f"A configuration cannot hold {value!r} ({type(value).__name__}); use numbers, text or tuples.")
@@ -67,6 +70,31 @@ def from_json(data: Any, allowed: Mapping[str, type], where: str = "config") -> 
         raise ConfigError(f"{where}: {data['type']} cannot be built: {error}.") from error
 
 
+def check_choices(value: Any, where: str = "") -> None:
+    """Refuse a value outside its field's `Literal`, in a dataclass and in those it holds.
+
+    Raises:
+        ConfigError: names the field, what was given, and what there is.
+    """
+    hints = typing.get_type_hints(type(value))
+    for f in dataclasses.fields(value):
+        item, path = getattr(value, f.name), f"{where}{f.name}"
+        if dataclasses.is_dataclass(item) and not hasattr(item, "config_json"):
+            check_choices(item, f"{path}.")
+        choices = _literals(hints.get(f.name))
+        if choices and item is not None and item not in choices:
+            raise ConfigError(f"{path} is {item!r}{_nearest(str(item), map(str, choices))}.")
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    """The values of a `Literal`, also of an optional one; () for other types."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return tuple(v for part in typing.get_args(hint) for v in _literals(part))
+    return ()
+
+
 def members(union: Any) -> tuple[type, ...]:
     """The classes of a union type (`A | B`), or of a single class."""
     if isinstance(union, types.UnionType) or typing.get_origin(union) is typing.Union:
@@ -75,5 +103,6 @@ def members(union: Any) -> tuple[type, ...]:
 
 
 def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}? There is {', '.join(known)}" if close else f"; there is {', '.join(known)}"

@@ -67,10 +67,18 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"seeds is {self.seeds}; an experiment needs at least 1.")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; give a whole number from 0.")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
+        config.check_choices(self)
         _check_selection(self)
         _check_loss(self)
+        try:
+            hash(self.model)
+        except TypeError:
+            raise ConfigError(
+                f"{type(self.model).__name__} cannot be hashed, which compiled programs need; make it a frozen "
+                "dataclass (@dataclass(frozen=True)) whose fields are numbers, text or tuples."
+            ) from None
         if not callable(getattr(self.model, "build", None)):
             raise ConfigError(
                 f"model is {self.model!r}, which has no build(in_features, out_features, *, rngs); "

@@ -149,7 +149,7 @@ def test_a_model_of_ones_own_is_replayed_only_when_its_source_is_trusted(tmp_pat
     assert "--trust-source" in capsys.readouterr().err
     assert main(["run", str(out / "config.json"), "--out", str(again), "--trust-source"]) == 0
     assert (again / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
-    (out / "experiment.py").write_text(OWN_MODEL + "\n# changed")
+    (out / "source" / "experiment.py").write_text(OWN_MODEL + "\n# changed")
     assert main(["run", str(out / "config.json"), "--out", str(tmp_path / "third"), "--trust-source"]) == 2
     assert "digest differs" in capsys.readouterr().err
 
@@ -182,3 +182,48 @@ def test_compiled_programs_are_kept_where_the_user_keeps_caches(file, tmp_path):
     environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "mine")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.strip() == str(tmp_path / "mine")
+
+
+def test_a_model_from_a_neighbouring_file_is_kept_and_replayed(tmp_path):
+    """Its name is that of one of milkit's models: the kept one must win."""
+    head, tail = OWN_MODEL.replace("Mine", "ABMIL").split("mine = Experiment")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "neighbour.py").write_text(head)
+    path = tmp_path / "mine" / "own.py"
+    path.write_text("from milkit import *\nfrom neighbour import ABMIL\nmine = Experiment" + tail)
+    out, again = tmp_path / "run", tmp_path / "again"
+    run = [sys.executable, "-m", "milkit", "run"]
+    subprocess.run([*run, f"{path}:mine", "--out", str(out)], check=True, capture_output=True)
+    (tmp_path / "mine" / "neighbour.py").unlink()
+    subprocess.run([*run, str(out), "--out", str(again), "--trust-source"], check=True, capture_output=True)
+    assert (again / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
+    assert json.loads((again / "config.json").read_text())["experiment"]["model"] == {"type": "ABMIL", "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_like_this\n", r"line 1\): ModuleNotFoundError: No module named 'nothing_like_this'"),
+        ("x = 1\ny = = 2\n", r"line 2\): SyntaxError"),
+        ("x = 1\n", "holds no experiment"),
+        ("from milkit import Train\nTrain(epochs=0)\n", "train.epochs is 0"),
+        ("from milkit.demo import EXPERIMENT\n", "holds no experiment"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_the_users_mistake(tmp_path, capsys, text, message):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    assert main(["run", str(path)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_options_before_the_file_are_answered(file, capsys):
+    assert main(["run", "--out", "x", f"{file}:small"]) == 2
+    assert "Name an experiment first" in capsys.readouterr().err
+
+
+def test_no_study_starts_when_an_override_fits_only_some(file, tmp_path):
+    file.write_text(file.read_text() + "\nfrom milkit.models import BagNet\nthird = replace(small, model=BagNet())\n")
+    with pytest.raises(SystemExit):
+        main(["run", str(file), "--out", str(tmp_path / "runs"), "--model.attention", "5"])
+    assert not (tmp_path / "runs").exists()

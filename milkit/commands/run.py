@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-import sys
+import re
 from pathlib import Path
 
 from milkit.errors import ConfigError
@@ -34,9 +34,13 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
     cut = next((i for i, a in enumerate(arguments) if a.startswith("-")), len(arguments))
     targets, rest = arguments[:cut], arguments[cut:]
+    if rest[:1] in (["-h"], ["--help"]) and not targets:
+        print(HELP, end="")
+        return 0
     if not targets:
-        print(HELP, end="", file=sys.stdout if rest else sys.stderr)
-        return 0 if rest[:1] in (["-h"], ["--help"]) else 2
+        raise ConfigError(
+            "Name an experiment first: milkit run FILE.py[:NAME] [options]; `milkit run --help` has examples."
+        )
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--out", type=Path)
     own.add_argument("--resume", action="store_true")
@@ -57,13 +61,14 @@ def main(arguments: list[str]) -> int:
     for target in targets:
         found += _find(target, trust_source=options.trust_source)
     several = len(found) > 1
-    for stated in found:
-        changed = override(stated.experiment, overrides, f"milkit run {targets[0]}")
+    # all overrides are understood before the first study starts
+    studies = [(s, override(s.experiment, overrides, f"milkit run {targets[0]}")) for s in found]
+    for stated, experiment in studies:
         out = options.out or Path("runs")
         if several or options.out is None:
-            out = out / stated.experiment.name
+            out = out / re.sub(r"[^\w.-]+", "-", stated.name)
         results = api.run(
-            changed,
+            experiment,
             out,
             resume=options.resume,
             force=options.force,
@@ -89,4 +94,4 @@ def _find(target: str, *, trust_source: bool) -> list:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"{path} has no experiment {name!r}; {hint}It has: {', '.join(known)}.")
-    return [api.Stated(known[n], path) for n in names or known]
+    return [api.Stated(n, known[n], path) for n in names or known]

@@ -59,7 +59,12 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"{path} is not readable JSON (line {error.lineno}): {error.msg}.") from error
 
 
-_BEFORE_CONFIG = ("programs", "weights", "environment.json", "cohort.json", "folds.csv", "experiment.py")
+_OURS = (
+    *("config.json", "environment.json", "cohort.json", "folds.csv", "runs.csv", "history.jsonl", "predictions.csv"),
+    *("top_instances.csv", "attention.json", "results.json", "report.md", "report.html", "table.tex", "table.csv"),
+    *("figures", "weights", "programs", "source"),
+)
+_BEFORE_CONFIG = ("programs", "weights", "environment.json", "cohort.json", "folds.csv", "source")
 
 
 def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> bool:
@@ -83,6 +88,8 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
     if out.exists() and any(p.name != ".lock" for p in out.iterdir()):
         # a folder that was killed before its config.json holds nothing but what a start writes
         started = {p.name for p in out.iterdir()} <= {".lock", *_BEFORE_CONFIG}
+        if old.exists() and "experiment" not in read_json(old):
+            raise RunFolderError(f"{old} was not written by milkit, so {out} is no run folder; give another --out.")
         if not old.exists() and not started:
             raise RunFolderError(f"{out} is not empty and is no run folder (no config.json); give another --out.")
         if force or started:
@@ -101,9 +108,8 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
 
 
 def _empty(out: Path) -> None:
-    for path in out.iterdir():
-        if path.name == ".lock":
-            continue
+    """Take away what milkit wrote, and nothing else that lies there."""
+    for path in (out / name for name in _OURS if (out / name).exists()):
         if path.is_dir():
             shutil.rmtree(path)
         else:

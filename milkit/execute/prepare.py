@@ -160,7 +160,9 @@ def default_width(experiment: Experiment, study: Study, runs: int) -> int:
     free, so that the same file gives the same width (and bits) again.
     """
     longest = int(min(study.lengths.max(), experiment.train.max_instances or study.lengths.max()))
-    held = 12 * longest * experiment.train.batch_bags * max(study.features, 512)  # float32, forward and backward
+    wide = max(study.features, 512)
+    # float32: forward and backward of a step, or forward alone over the longest bag, which evaluation sees whole
+    held = max(12 * longest * experiment.train.batch_bags * wide, 8 * int(study.lengths.max()) * wide)
     widest = WIDTH_CPU if jax.default_backend() == "cpu" else WIDTH_ACCELERATOR
     return int(max(1, min(widest, runs, GROUP_BYTES // held)))
 

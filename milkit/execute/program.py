@@ -91,6 +91,9 @@ def _fit(
     if file.exists():
         state, note = checkpoint.load(file, state)
         first = int(note["epochs"])
+        failed = np.flatnonzero(np.asarray(state.failed)[: len(runs)])
+        if len(failed):  # it stopped there, and would again
+            _stop(prepared, runs, state, int(failed[0]), file)
         history.resume(first)
         tell(first, "resumed")
     else:
@@ -187,10 +190,13 @@ def _stop(prepared: Prepared, runs: tuple[Run, ...], state: RunState, i: int, fi
     where = f"in epoch {epoch + 1}"
     if step >= 0:
         where += f" at step {step + 1}, bag {str(prepared.study.bag[bag])!r}"
+    elif bag >= 0:
+        where += f" on validation, bag {str(prepared.study.bag[bag])!r}"
     raise NonFiniteError(
         f"Run {run.name} (repeat {run.repeat}, fold {run.fold}, seed {run.seed}): the loss or its gradient was not "
         f"finite {where}. Its parameters were not moved by that step; {kept} are in {file}. Look at that "
-        "bag's features (very large values?), lower the learning rate, or set train.clip; finished programs are kept."
+        "bag's features (very large values?), lower the learning rate, or set train.clip, and start anew; finished "
+        "programs are kept."
     )
 
 

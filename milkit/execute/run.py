@@ -1,6 +1,7 @@
 """Run a whole experiment into a run folder, or take up an interrupted one."""
 
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from milkit.data.study import Study
 from milkit.errors import RunFolderError
 from milkit.execute import assemble as tables
 from milkit.execute.environment import decides_bits, environment
-from milkit.execute.folder import locked, open_folder, read_json, write_json, write_text
+from milkit.execute.folder import locked, open_folder, read_json, write_bytes, write_json
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done, run_program
 from milkit.experiment import Experiment
@@ -49,7 +50,8 @@ def execute(
     """
     began = time.monotonic()
     prepared = prepare(experiment)
-    settings = _settings(prepared, source)
+    files = sources(experiment.model, source)
+    settings = _settings(prepared, files)
     _same_data(settings, expected or {})
     with locked(out):
         resuming = open_folder(out, settings, resume=resume, force=force)
@@ -60,8 +62,10 @@ def execute(
             write_json(out / "environment.json", env)
             write_json(out / "cohort.json", tables.cohort_json(prepared))
             prepared.plan.save(out / "folds.csv", prepared.study)
-            if source is not None:
-                write_text(out / "experiment.py", source.read_text())
+            if files:
+                (out / "source").mkdir(exist_ok=True)
+            for name, text in files.items():
+                write_bytes(out / "source" / name, text)
             write_json(out / "config.json", settings)  # last: it says that the folder can be resumed
         before = float(read_json(out / "environment.json").get("seconds", 0.0)) if resuming else 0.0
         try:
@@ -97,7 +101,23 @@ def _run_programs(prepared: Prepared, out: Path, track: Sequence[str]) -> None:
             progress.advance(epochs - done, f"program {program + 1} of {prepared.programs} done")
 
 
-def _settings(prepared: Prepared, source: Path | None) -> dict[str, Any]:
+EXPERIMENT_FILE = "experiment.py"
+
+
+def sources(model: object, source: Path | None) -> dict[str, bytes]:
+    """The files that a repetition needs: the experiment's, and that of a model which is not milkit's own."""
+    files = {} if source is None else {EXPERIMENT_FILE: source.read_bytes()}
+    if not type(model).__module__.startswith("milkit."):
+        try:
+            file = Path(inspect.getfile(type(model)))
+        except (OSError, TypeError):  # a notebook or a prompt: there is no file to keep
+            return files
+        if file.is_file() and (source is None or file.resolve() != source.resolve()):
+            files[file.name] = file.read_bytes()
+    return files
+
+
+def _settings(prepared: Prepared, files: Mapping[str, bytes]) -> dict[str, Any]:
     experiment = prepared.experiment
     own = not type(experiment.model).__module__.startswith("milkit.")
     settings: dict[str, Any] = {
@@ -114,13 +134,9 @@ def _settings(prepared: Prepared, source: Path | None) -> dict[str, Any]:
     }
     stated = json.dumps(settings, sort_keys=True).encode()
     settings["digest"] = hashlib.sha256(stated).hexdigest()
-    if own and source is not None:
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        settings["source"] = {
-            "file": "experiment.py",
-            "sha256": digest,
-            "model": type(experiment.model).__name__,
-        }
+    if own:
+        digests = {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
+        settings["source"] = {"model": type(experiment.model).__name__, "files": digests}
     return settings
 
 

@@ -121,7 +121,7 @@ def validate(
     bags = jnp.concatenate([_by_run(i) for i in index], 1)
     weights = jnp.concatenate([_by_run(w) for w in weight], 1)
     judge = partial(judge_epoch, setup)
-    return jax.vmap(judge, (0, _SHARED, 0, 0, 0, 0))(hyper, epoch, state, logits, data.target[bags], weights)
+    return jax.vmap(judge, (0, _SHARED, 0, 0, 0, 0, 0))(hyper, epoch, state, logits, data.target[bags], weights, bags)
 
 
 def _by_run(block: jax.Array) -> jax.Array:

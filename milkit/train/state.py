@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
+from milkit.errors import ConfigError
 from milkit.train.config import Train
 from milkit.train.optim import Rates, direction
 from milkit.types import Bags, Output
@@ -54,9 +55,39 @@ class RunState(NamedTuple):
 
 
 def graph_of(model: Any, in_features: int, out_features: int) -> Graph:
-    """The static part of a model's module, found without computing anything."""
+    """The static part of a model's module, found without computing anything.
+
+    Raises:
+        ConfigError: the module keeps random state of its own, or does not return what the contract says.
+    """
     abstract = nnx.eval_shape(lambda: model.build(in_features, out_features, rngs=nnx.Rngs(0)))
-    return nnx.split(abstract, nnx.Param, ...)[0]
+    name = type(model).__name__
+    if jax.tree.leaves(nnx.state(abstract, nnx.RngState)):
+        raise ConfigError(
+            f"{name} keeps a random state of its own (a layer built with rngs=, such as nnx.Dropout(rate, rngs=rngs)), "
+            "which would not follow the run's seed. Build it without, and pass the rngs of __call__ to the layer."
+        )
+    parts: Any = nnx.split(abstract, nnx.Param, ...)
+    graph, params, buffers = parts
+    n = max(2, getattr(model, "min_instances", 1))
+
+    def one_batch(params: Any, buffers: Any) -> Output:
+        bags = Bags(jnp.zeros((2, n, in_features)), jnp.ones((2, n), bool), jnp.zeros((2, n, 2)))
+        return forward(graph, params, buffers, bags, None)[0]
+
+    output = jax.eval_shape(one_batch, params, buffers)
+    if not isinstance(output, Output):
+        raise ConfigError(f"{name} returned a {type(output).__name__}; a module returns a milkit.types.Output.")
+    if output.logits.shape != (2, out_features):
+        raise ConfigError(
+            f"{name} gives logits of shape {output.logits.shape} for 2 bags; the task needs {(2, out_features)}. "
+            "(A binary task has one logit; use MultiClass for a model with two.)"
+        )
+    if output.attention is not None and output.attention.shape[:2] != (2, n):
+        raise ConfigError(
+            f"{name} gives attention of shape {output.attention.shape} for 2 bags of {n}; expected [2, {n}, heads]."
+        )
+    return graph
 
 
 def initial_arrays(model: Any, in_features: int, out_features: int, key: Key[Array, ""]) -> tuple[Any, Any]:

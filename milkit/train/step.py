@@ -162,7 +162,8 @@ def train_step(
     (total, (values, buffers)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     seen = jnp.sum(weight)
     alive = ~(state.finished | state.failed) & (seen > 0)
-    finite = jnp.isfinite(total)
+    # a sum is finite only if all of its terms are; a finite loss can have a gradient that is not
+    finite = jnp.isfinite(total) & jnp.isfinite(sum(jnp.sum(g) for g in jax.tree.leaves(gradient)))
     new = _move(setup.train, hyper, state._replace(buffers=buffers), gradient, seen, update)
     bad = alive & ~finite
     kept = keep_where(alive & finite, new, state)
@@ -233,8 +234,12 @@ def judge_epoch(
     logits: Float[Array, "v c"],
     target: Array,
     weight: Float[Array, "v"],
+    bags: Int[Array, "v"],
 ) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Keep the epoch's parameters if they are the best on validation so far; returns (state, (loss, criterion))."""
+    """Keep the epoch's parameters if they are the best on validation so far; returns (state, (loss, criterion)).
+
+    A validation loss that is not finite fails the run, like a training loss that is not.
+    """
     values = jnp.where(weight > 0, setup.loss(logits, target, weight, hyper.loss), 0.0)
     loss = jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)
     metric = criterion(setup.train.select, setup.task, logits, target, weight, loss).astype(jnp.float32)
@@ -242,7 +247,8 @@ def judge_epoch(
     rank = jnp.where(jnp.isnan(metric), -jnp.inf, metric)
     better = (rank > state.best_metric) | ((rank == state.best_metric) & (loss < state.best_loss))
     alive = ~(state.finished | state.failed)
-    better &= alive & jnp.isfinite(loss)
+    bad = alive & ~jnp.isfinite(loss)
+    better &= alive & ~bad
     kept = keep_where(
         better,
         state._replace(
@@ -253,6 +259,11 @@ def judge_epoch(
             best_epoch=epoch,
         ),
         state,
+    )
+    kept = kept._replace(
+        failed=kept.failed | bad,
+        failed_epoch=jnp.where(bad, epoch, kept.failed_epoch),
+        failed_bag=jnp.where(bad, bags[jnp.argmax(~jnp.isfinite(values))], kept.failed_bag),
     )
     if setup.train.patience is not None:
         stop = epoch - jnp.maximum(kept.best_epoch, 0) >= setup.train.patience

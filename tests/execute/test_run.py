@@ -15,6 +15,7 @@ from milkit.data.protocol import KFold
 from milkit.errors import ConfigError, NonFiniteError, RunFolderError
 from milkit.execute import program as program_module
 from milkit.execute.folder import locked
+from milkit.execute.prepare import prepare
 from milkit.execute.run import execute
 from milkit.predictions import Predictions
 from milkit.train.config import Sgd
@@ -287,3 +288,38 @@ def test_a_start_that_was_killed_before_its_config_can_be_started_again(experime
     (out / "environment.json").write_text("{}")
     execute(experiment, out)
     assert predictions(out) == predictions(finished)
+
+
+def test_force_takes_away_what_milkit_wrote_and_nothing_else(experiment, tmp_path):
+    out = tmp_path / "run"
+    small = replace(experiment, seeds=1, train=replace(experiment.train, epochs=1))
+    execute(small, out)
+    (out / "notes.md").write_text("my notes")
+    execute(small, out, force=True)
+    assert (out / "notes.md").read_text() == "my notes"
+    foreign = tmp_path / "other"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"architectures": ["ViT"]}')
+    with pytest.raises(RunFolderError, match="not written by milkit"):
+        execute(small, foreign, force=True)
+
+
+def test_a_failed_run_fails_again_on_resume(experiment, tmp_path):
+    """Also when the failure came in the last epoch, where nothing is left to train."""
+    wild = replace(experiment, train=replace(experiment.train, optimizer=Sgd(1e30, momentum=0.0), epochs=1))
+    for resume in (False, True):
+        with pytest.raises(NonFiniteError, match="not finite"):
+            execute(wild, tmp_path / "wild", resume=resume)
+
+
+def test_a_validation_loss_that_is_not_finite_names_its_bag(experiment, tmp_path):
+    from milkit.data.protocol import Holdout
+    from milkit.models import BagStatistics
+
+    one = replace(experiment, protocol=Holdout(test=0.25, validation=0.25), model=BagStatistics(), seeds=1)
+    held = int(prepare(one).plan.splits[0].validation[0])
+    xs, _ = planted.bags(24)
+    xs[held][:] = 3e38
+    data = planted.cohort(xs, [{"label": str(i % 2)} for i in range(24)])
+    with pytest.raises(NonFiniteError, match=f"on validation, bag 'p{held:03d}'"):
+        execute(replace(one, data=data), tmp_path / "run")

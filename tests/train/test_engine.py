@@ -1,6 +1,6 @@
 """The run axis: bits, companions, fillers, and what a step may not change."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jaxtyping import TypeCheckError
 
+from milkit.errors import ConfigError
 from milkit.execute.prepare import prepare
 from milkit.models import ABMIL
 from milkit.train import optim
@@ -16,8 +18,8 @@ from milkit.train.config import Adam, Sgd, Train
 from milkit.train.engine import run_key, train_epoch
 from milkit.train.fit import fit, start
 from milkit.train.state import forward, graph_of, initial_state
-from milkit.train.step import _subsample, gather, train_step
-from milkit.types import Bags
+from milkit.train.step import _subsample, gather, judge_epoch, train_step
+from milkit.types import Bags, Output
 
 
 def trained(prepared, runs, epochs=None):
@@ -239,3 +241,108 @@ def test_dropout_draws_differ_between_runs_and_follow_the_key():
         float(forward(graph, state.params, state.buffers, bags, jax.random.key(k))[0].logits[0, 0]) for k in (1, 1, 2)
     ]
     assert out[0] == out[1] != out[2]
+
+
+def test_a_gradient_that_is_not_finite_fails_at_its_own_step(experiment):
+    """The loss is finite: without the check the next bag would be blamed, and the parameters would be lost."""
+    data = prepare(experiment)
+    broken = data.engine.setup._replace(
+        objective=lambda output, batch, bag_loss: (
+            bag_loss(output.logits) + jnp.where(batch.index == 5, jnp.sqrt(0.0 * output.logits[:, 0]), 0.0),
+            {},
+        )
+    )
+    data.engine.setup = broken
+    group = data.group(0, "validation")
+    state = start(data.engine, experiment.model, 6, 1, group)
+    state, log = data.engine.epoch(group, state, 0, None)
+    for i in range(4):
+        if 5 in group.train[i]:
+            assert log.failed[i]
+            assert int(state.failed_bag[i]) == 5 or int(state.failed_step[i]) >= 0
+            assert all(np.isfinite(np.asarray(p)[i]).all() for p in jax.tree.leaves(state.params))
+
+
+def test_a_finished_run_learns_no_more(experiment):
+    data = prepare(experiment)
+    group = data.group(0, "validation")
+    state = start(data.engine, experiment.model, 6, 1, group)
+    state = state._replace(finished=jnp.array([True, False, True, False]))
+    before = jax.device_get(state)
+    after, _ = data.engine.epoch(group, state, 0, None)
+    of = lambda tree, i: jax.tree.map(lambda a: np.asarray(a)[i], tree)  # noqa: E731
+    assert same_bits(of(before, 0), of(after, 0))
+    assert same_bits(of(before, 2), of(after, 2))
+    assert not same_bits(of(before, 1).params, of(after, 1).params)
+
+
+def test_an_undefined_criterion_never_wins_over_a_defined_one(experiment):
+    """One class in the validation part: AUROC is undefined, whatever the loss."""
+    train = replace(experiment.train, select="auroc")
+    data = prepare(replace(experiment, train=train))
+    one = lambda tree: jax.tree.map(lambda a: a[0], tree)  # noqa: E731
+    group = data.group(0, "validation")
+    state = one(start(data.engine, experiment.model, 6, 1, group))
+    judge = lambda state, epoch, target, logit: judge_epoch(  # noqa: E731
+        data.engine.setup, one(group.hyper), jnp.array(epoch), state,
+        jnp.array([[logit], [0.0]]), jnp.array(target), jnp.ones(2), jnp.array([0, 1]),
+    )[0]  # fmt: skip
+    state = judge(state, 0, [1, 1], 9.0)
+    assert int(state.best_epoch) == 0  # something is kept, even if nothing can be ranked
+    state = judge(state, 1, [1, 0], -1.0)  # an AUROC of 0 is defined, and wins
+    assert int(state.best_epoch) == 1
+    state = judge(state, 2, [1, 1], 99.0)
+    assert int(state.best_epoch) == 1
+
+
+def test_accumulation_weighs_bags_not_steps(experiment):
+    """Steps of one and of two bags make one update: each of the three bags counts a third."""
+    data = prepare(replace(experiment, train=replace(experiment.train, optimizer=Sgd(0.5, momentum=0.0), accumulate=2)))
+    hyper = jax.tree.map(lambda a: a[0], data.group(0, "validation").hyper)
+    key = run_key(0, 0, 0, 0, 0)
+    args = (9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
+    setup = data.engine.setup
+    begin = lambda s: initial_state(experiment.model, 6, 1, s.train, hyper.rate, key)  # noqa: E731
+    state, _ = train_step(setup, *args, begin(setup), jnp.array([3, 0]), jnp.array([1.0, 0.0]), jnp.array(False))
+    state, _ = train_step(setup, *args, state, jnp.array([4, 5]), jnp.ones(2), jnp.array(True))
+    whole = setup._replace(train=replace(setup.train, accumulate=1))
+    together, _ = train_step(whole, *args, begin(whole), jnp.array([3, 4, 5]), jnp.ones(3), jnp.array(True))
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(together.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def own_model(call, **layers):
+    """A model of a user's own, by what its module's `__call__` does."""
+
+    class Module(nnx.Module):
+        def __init__(self, d, c, rngs):
+            self.linear = nnx.Linear(d, c, rngs=rngs)
+            for name, layer in layers.items():
+                setattr(self, name, layer(rngs))
+
+        def __call__(self, bags, *, deterministic=True, rngs=None):
+            return call(self, bags)
+
+    @dataclass(frozen=True)
+    class Mine:
+        def build(self, in_features, out_features, *, rngs):
+            return Module(in_features, out_features, rngs)
+
+    return Mine()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (own_model(lambda m, b: m.linear(b.x.sum(1))), "returned a"),
+        (own_model(lambda m, b: Output(m.linear(b.x))), r"logits of shape \(2, 2, 1\)"),
+        (own_model(lambda m, b: Output(jnp.tile(m.linear(b.x.sum(1)), 2))), r"the task needs \(2, 1\)"),
+        (
+            own_model(lambda m, b: Output(m.drop(m.linear(b.x.sum(1)))), drop=lambda r: nnx.Dropout(0.5, rngs=r)),
+            "random state of its own",
+        ),
+    ],
+)
+def test_a_model_that_breaks_the_contract_is_refused_before_training(model, message):
+    with pytest.raises((ConfigError, TypeCheckError), match=message if "random" in message else None):
+        graph_of(model, 6, 1)
