@@ -3,7 +3,7 @@
 #   make demo     a real cross-validated study on packaged data, ends with runs/demo/report.html
 #   make test     lint, types, and the fast tests
 #   make parity   the checks that need torch or torchmil
-#   make bench    speed against peers, writes JSON under benchmarks/results
+#   make bench    simulations behind docs/statistics.md, writes JSON under benchmarks/results
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -46,8 +46,8 @@ test: lint
 parity: $(VENV)/.parity
 	$(BIN)/pytest -m parity
 
-bench: $(VENV)/.parity
-	$(BIN)/python -m benchmarks.train_speed
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.coverage --out benchmarks/results/coverage.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Experiments that follow a paper, one file each, and their results."""
