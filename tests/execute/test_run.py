@@ -323,3 +323,33 @@ def test_a_validation_loss_that_is_not_finite_names_its_bag(experiment, tmp_path
     data = planted.cohort(xs, [{"label": str(i % 2)} for i in range(24)])
     with pytest.raises(NonFiniteError, match=f"on validation, bag 'p{held:03d}'"):
         execute(replace(one, data=data), tmp_path / "run")
+
+
+def test_the_last_epoch_of_a_run_that_stopped_early_is_its_own(experiment, tmp_path):
+    train = replace(experiment.train, optimizer=Sgd(0.5, momentum=0.9), epochs=12, patience=2)
+    execute(replace(experiment, train=train), tmp_path / "run")
+    last: dict[str, int] = {}
+    for line in map(json.loads, (tmp_path / "run" / "history.jsonl").read_text().splitlines()):
+        last[line["run"]] = max(last.get(line["run"], 0), line["epoch"])
+    assert len(set(last.values())) > 1  # runs stopped at different epochs
+    p = Predictions.read(tmp_path / "run" / "predictions.csv")
+    for run, epoch in last.items():
+        assert set(p.selected_epoch[(p.run == run) & (p.selection == "last")].tolist()) == {epoch}
+
+
+def test_a_kill_between_history_and_checkpoint_leaves_no_epoch_twice(experiment, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(program_module, "CHECKPOINT_SECONDS", 0.0)
+    whole, written = program_module.write_bytes, [0]
+
+    def write_bytes(path, data):
+        written[0] += path.name.startswith("checkpoint")
+        if written[0] == 3:
+            raise Killed
+        whole(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program_module, "write_bytes", write_bytes)
+        with pytest.raises(Killed):
+            execute(experiment, tmp_path / "run")
+    execute(experiment, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "history.jsonl").read_bytes() == (finished / "history.jsonl").read_bytes()

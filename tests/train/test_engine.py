@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import planted
 import pytest
 from flax import nnx
 from jaxtyping import TypeCheckError
@@ -13,6 +14,7 @@ from jaxtyping import TypeCheckError
 from milkit.errors import ConfigError
 from milkit.execute.prepare import prepare
 from milkit.models import ABMIL
+from milkit.task import Binary
 from milkit.train import optim
 from milkit.train.config import Adam, Sgd, Train
 from milkit.train.engine import run_key, train_epoch
@@ -346,3 +348,73 @@ def own_model(call, **layers):
 def test_a_model_that_breaks_the_contract_is_refused_before_training(model, message):
     with pytest.raises((ConfigError, TypeCheckError), match=message if "random" in message else None):
         graph_of(model, 6, 1)
+
+
+def test_what_a_run_learns_from_is_its_own_training_part(experiment):
+    """Class weights and the schedule's length, for each split by hand."""
+    rows = [{"label": str(int(i % 3 == 0))} for i in range(24)]
+    xs, _ = planted.bags(24)
+    train = replace(experiment.train, accumulate=2, schedule="cosine", warmup_epochs=1.0)
+    data = prepare(
+        replace(experiment, data=planted.cohort(xs, rows), task=Binary(class_weights="balanced"), train=train)
+    )
+    targets = data.study.targets.values
+    for split, hyper in zip(data.plan.splits, data.hyper, strict=True):
+        own = targets[split.train]
+        n, positive = len(own), int(own.sum())
+        np.testing.assert_allclose(hyper.loss.class_weights, [n / (2 * (n - positive)), n / (2 * positive)], rtol=1e-6)
+        updates = -(-n // 2)
+        assert (float(hyper.rate.warmup), float(hyper.rate.horizon)) == (updates, 4 * updates)
+
+
+def test_long_bags_are_subsampled_in_training_only(experiment):
+    train = replace(experiment.train, max_instances=3)
+    data = prepare(replace(experiment, train=train))
+    assert data.engine.layout.rungs[-1] == 3
+    assert data.engine.rungs[-1] == data.study.lengths.max()
+    bag = int(np.argmax(data.study.lengths))
+    take = lambda key: np.asarray(  # noqa: E731
+        gather(data.engine.data, data.hyper[0], jnp.array([bag]), jnp.ones(1), 3, key, train).x[0]
+    )
+    x = np.asarray(data.study.read(bag).x)
+    drawn = {tuple(int(np.flatnonzero((x == row).all(1))[0]) for row in take(jax.random.key(k))) for k in range(8)}
+    assert len(drawn) > 1
+    assert all(len(set(places)) == 3 for places in drawn)
+
+
+def test_prediction_is_the_module_itself_without_dropout(experiment):
+    """An independent path: the module on one unpadded bag, deterministic."""
+    model = ABMIL(encoder=(8,), attention=4, dropout=0.5)
+    data = prepare(replace(experiment, model=model))
+    group = data.group(0, "validation")
+    state = start(data.engine, model, 6, 1, group)
+    tests = [data.split(r).test for r in data.members(0)]
+    part = data.engine.part(tests, [s.test for s in data.plan.splits])
+    graph = graph_of(model, 6, 1)
+    for i, bags in enumerate(data.engine.predict(group, state.params, state.buffers, part)):
+        assert [row for row, _, _ in bags] == tests[i].tolist()
+        one = lambda tree, i=i: jax.tree.map(lambda a: a[i], tree)  # noqa: E731
+        module = nnx.merge(graph, one(state.params), one(state.buffers))
+        for row, logits, attention in bags:
+            out = module(Bags.of(data.study.read(row).x))
+            np.testing.assert_allclose(logits, out.logits[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(attention, out.attention[0, :, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_models_own_objective_is_what_is_minimised(experiment):
+    """Twice the bag loss gives twice the gradient under SGD."""
+    data = prepare(replace(experiment, train=replace(experiment.train, optimizer=Sgd(0.5, momentum=0.0))))
+    hyper = jax.tree.map(lambda a: a[0], data.group(0, "validation").hyper)
+    key = run_key(0, 0, 0, 0, 0)
+    state = initial_state(experiment.model, 6, 1, data.experiment.train, hyper.rate, key)
+    plain = data.engine.setup
+    double = plain._replace(objective=lambda output, batch, bag_loss: (2.0 * bag_loss(output.logits), {}))
+    moved = [
+        train_step(
+            setup, 9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)), state, jnp.array([3]), jnp.ones(1),
+            jnp.array(True),
+        )[0].params
+        for setup in (plain, double)
+    ]  # fmt: skip
+    for start_, once, twice in zip(jax.tree.leaves(state.params), *map(jax.tree.leaves, moved), strict=True):
+        np.testing.assert_allclose(twice - start_, 2 * (once - start_), rtol=1e-4, atol=1e-6)
