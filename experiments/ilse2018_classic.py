@@ -8,8 +8,8 @@ Published accuracy (5 x 10-fold; recalled, to be read in the paper): mi-Net .889
 authors' own; the epoch is chosen by loss on a tenth of each training part.
 
 Ours, accuracy with the procedure's 95 % interval, epoch chosen on validation | last epoch (results/ilse2018_musk1.json,
-made by the second command and `python -m experiments.summarise runs/ilse2018/* --out ...`; 16 minutes for all six on two
-cores that were busy with other work):
+made by the second command and `python -m experiments.summarise runs/ilse2018/* --out ...`; 16 minutes for all six on
+two cores that were busy with other work):
 
     mi-Net            .810 (.723-.897)  |  .827 (.748-.907)
     MI-Net            .849 (.760-.938)  |  .868 (.788-.949)
