@@ -19,7 +19,7 @@ $(VENV)/.core: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "milkit needs Python 3.11 or newer, but $(PYTHON) is `$(PYTHON) --version 2>&1`; name one: make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || { echo "making a virtual environment in $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
-	@echo "installing milkit into $(VENV) (about 1 GB) ..."
+	@echo "installing milkit into $(VENV) (about 1.4 GB) ..."
 	@$(PIP) install -e .
 	@touch $@
 

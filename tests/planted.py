@@ -3,6 +3,10 @@
 import numpy as np
 
 from milkit.data.memory import in_memory
+from milkit.data.protocol import KFold
+from milkit.experiment import Experiment
+from milkit.models import ABMIL
+from milkit.train.config import Sgd, Train
 from milkit.types import Bag
 
 
@@ -69,3 +73,15 @@ def survival(n=48, seed=0):
         x[:, 0] = 0.3 * x[:, 0] + v
     rows = [{"time": f"{min(t, c):.4f}", "event": str(int(t <= c))} for t, c in zip(time, censored, strict=True)]
     return cohort(xs, rows)
+
+
+def experiment(width):
+    """A study of two seeds on three folds that trains in a second, `width` runs a program."""
+    return Experiment(
+        name="planted",
+        data=binary(),
+        protocol=KFold(folds=3, validation=0.25),
+        model=ABMIL(encoder=(8,), attention=4),
+        train=Train(Sgd(0.05, momentum=0.9), epochs=4, width=width, buckets=2),
+        seeds=2,
+    )
