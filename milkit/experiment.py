@@ -69,6 +69,7 @@ class Experiment:
             raise ConfigError(f"seeds is {self.seeds}; an experiment needs at least 1.")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
+        _check_parts(self)
         config.check_choices(self)
         _check_selection(self)
         _check_loss(self)
@@ -93,6 +94,20 @@ _CRITERIA: dict[type, tuple[str, ...]] = {
     Regression: ("loss", "last"),
     Survival: ("loss", "c_index", "last"),
 }
+
+
+def _check_parts(experiment: Experiment) -> None:
+    """Refuse a part of the wrong kind, such as a data set's name where the data belong."""
+    optimizer = getattr(experiment.train, "optimizer", None)
+    for name, value, fits, example in (
+        ("data", experiment.data, hasattr(experiment.data, "load"), 'Cohort("cohort.csv", "features.h5")'),
+        ("protocol", experiment.protocol, hasattr(experiment.protocol, "plan"), "KFold(folds=5)"),
+        ("task", experiment.task, isinstance(experiment.task, config.members(Task)), "Binary()"),
+        ("train", experiment.train, isinstance(experiment.train, Train), "Train(epochs=50)"),
+        ("train.optimizer", optimizer, isinstance(optimizer, config.members(Optimizer)), "Adam(1e-4)"),
+    ):
+        if not fits:
+            raise ConfigError(f"{name} is {value!r}; expected a configuration such as {example}.")
 
 
 def _check_selection(experiment: Experiment) -> None:

@@ -127,6 +127,10 @@ class Survival:
     nll_alpha: float = 0.0
     """Weight moved from the censored to the uncensored term (Zadeh & Schmid 2021); MCAT uses 0, .15 or .4."""
 
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ConfigError(f"Survival(bins={self.bins}): a discrete-time model needs at least 2 time bins.")
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the cohort table that must be there."""

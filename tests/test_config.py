@@ -60,6 +60,10 @@ def test_what_is_wrong_is_named_with_its_path(change, message):
         ("model='ABMIL'", "no build"),
         ("model=Loose()", "frozen dataclass"),
         ("task=Survival(loss='cox')", "train.batch_bags is 1"),
+        ("task=Survival(bins=0)", "at least 2 time bins"),
+        ("data='musk1'", "data is 'musk1'; expected a configuration such as Cohort"),
+        ("protocol=5", "protocol is 5; expected"),
+        ("train=Train('adam')", "train.optimizer is 'adam'; expected"),
         ("protocol=KFold(validation=0)", "validation=0"),
     ],
 )
