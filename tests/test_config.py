@@ -51,6 +51,7 @@ def test_what_is_wrong_is_named_with_its_path(change, message):
     [
         ("train=Train(epochs=0)", "train.epochs is 0"),
         ("train=Train(select='c_index')", "MultiClass does not have"),
+        ("train=Train(Adam(-1.0))", "train.optimizer.learning_rate is -1.0"),
         ("train=Train(schedule='linear')", r"train\.schedule is 'linear'; there is constant, cosine"),
         ("task=MultiClass(class_weights='balance')", r"task\.class_weights is 'balance'; did you mean 'balanced'"),
         ("unit='patients'", "unit is 'patients'; did you mean 'patient'"),

@@ -11,7 +11,7 @@ def summary(results: dict[str, Any], out: Path) -> str:
     counts = results["counts"]
     lines = [
         f"{results['experiment'] or 'experiment'}: {counts['patients']} patients, {counts['runs']} runs",
-        f"{'':>28}  value   sampling 95 %    procedure 95 %",
+        f"{'test, epoch chosen by':>28}  value   sampling 95 %    procedure 95 %",
     ]
     for name, part in results["selections"].items():
         marks = f"  ({', '.join(part['marks'])})" if part.get("marks") else ""

@@ -125,6 +125,7 @@ def prepare(experiment: Experiment) -> Prepared:
         MilkitError: whatever is wrong with table, features, folds or configuration, before any training.
     """
     study = experiment.data.load(experiment.task, experiment.unit)
+    _one_truth_a_patient(study)
     plan = experiment.protocol.plan(study, experiment.task)
     train = experiment.train
     if train.select != "last" and not plan.has_validation:
@@ -151,6 +152,18 @@ def prepare(experiment: Experiment) -> Prepared:
         changed = replace(train, select=experiment.optimistic)
         judge = _engine(replace(experiment, train=changed), study, plan, engine.data)
     return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss)
+
+
+def _one_truth_a_patient(study: Study) -> None:
+    """Refuse slides of a patient that differ in target, before anything is trained: metrics are by patient."""
+    truth: dict[str, np.ndarray] = {}
+    for patient, value in zip(study.patient.tolist(), study.targets.values, strict=True):
+        if not np.array_equal(truth.setdefault(patient, value), value):
+            raise DataError(
+                f"Slides of patient {patient!r} differ in their target, and this version measures patients only. Give "
+                "each patient one label, or (if the slides are to count as patients) leave the patient column out with "
+                'Cohort(..., patient="-") and say so where you report it.'
+            )
 
 
 def default_width(experiment: Experiment, study: Study, runs: int) -> int:

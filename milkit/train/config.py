@@ -85,6 +85,10 @@ class Train:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"train.{name} is {value}; give a whole number from 1, or None for no limit.")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self.optimizer, name, 0.0)
+            if not 0.0 <= value < float("inf"):
+                raise ConfigError(f"train.optimizer.{name} is {value}; it must be a finite number, 0 or more.")
         if not 0.0 <= self.instance_dropout < 1.0:
             raise ConfigError(f"train.instance_dropout is {self.instance_dropout}; it must lie in [0, 1).")
         if self.clip is not None and self.clip <= 0:

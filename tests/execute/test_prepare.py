@@ -71,3 +71,13 @@ def test_selection_needs_a_validation_part_in_given_folds_too(experiment, tmp_pa
     with pytest.raises(ConfigError, match="there is none"):
         prepare(given)
     execute(replace(given, protocol=GivenFolds(validation=0.1, repeats=1), seeds=1), tmp_path / "run")
+
+
+def test_slides_of_a_patient_with_different_labels_are_refused_before_training(experiment, tmp_path):
+    xs, _ = planted.bags(24)
+    write_store(tmp_path / "s.h5", [Bag(f"s{i}", x) for i, x in enumerate(xs)])
+    rows = "".join(f"s{i},p{i // 2},{i % 2}\n" for i in range(24))
+    (tmp_path / "c.csv").write_text("slide_id,patient_id,label\n" + rows)
+    data = Cohort(str(tmp_path / "c.csv"), str(tmp_path / "s.h5"), slide_labels=True)
+    with pytest.raises(DataError, match="Slides of patient 'p0' differ"):
+        prepare(replace(experiment, data=data, unit="slide"))
