@@ -4,21 +4,26 @@
 intervals.
 """
 
-from milkit.metrics.calibration import ece, ece_top_label
+from milkit.metrics.calibration import ece, ece_labels, ece_top_label, nll, nll_labels
 from milkit.metrics.classification import (
     accuracy,
     balanced_accuracy,
     brier,
     brier_labels,
     confusion,
+    f1,
     macro_f1,
     macro_f1_labels,
     mcc,
+    npv,
+    ppv,
     quadratic_kappa,
     sensitivity,
     specificity,
     subset_accuracy,
 )
+from milkit.metrics.concordance import c_index, c_index_ipcw
+from milkit.metrics.decision import net_benefit, net_benefit_of_treating_all
 from milkit.metrics.draws import Undefined, why
 from milkit.metrics.intervals import (
     Interval,
@@ -27,6 +32,10 @@ from milkit.metrics.intervals import (
     corrected_resampled_t,
     percentile_interval,
 )
+from milkit.metrics.ipcw import Censoring, auroc_at, brier_ipcw, censoring
+from milkit.metrics.kaplan_meier import KaplanMeier, kaplan_meier
+from milkit.metrics.logrank import LogRank, logrank
+from milkit.metrics.pooling import Aggregate, pool
 from milkit.metrics.ranking import (
     Auprc,
     PrecisionRecall,
@@ -43,35 +52,48 @@ from milkit.metrics.ranking import (
     sensitivity_at_specificity,
 )
 from milkit.metrics.regression import mae, pearson, r2, rmse, spearman
-from milkit.metrics.survival import Censoring, c_index, c_index_ipcw, censoring
+from milkit.metrics.risk_groups import compare_groups, median_risk, risk_groups
 from milkit.metrics.table import Metric, TestPart, metrics_of
-from milkit.metrics.thresholds import youden_threshold, youden_thresholds
+from milkit.metrics.temperature import Temperature, fit_temperature
+from milkit.metrics.thresholds import threshold_at_sensitivity, youden_threshold, youden_thresholds
 
 __all__ = [
+    "Aggregate",
     "Auprc",
     "Censoring",
     "Interval",
+    "KaplanMeier",
+    "LogRank",
     "Metric",
     "PrecisionRecall",
     "Roc",
+    "Temperature",
     "TestPart",
     "Undefined",
     "accuracy",
     "auprc",
     "auroc",
+    "auroc_at",
     "average_precision",
     "balanced_accuracy",
     "bootstrap_blocks",
     "bootstrap_counts",
     "brier",
+    "brier_ipcw",
     "brier_labels",
     "c_index",
     "c_index_ipcw",
     "censoring",
+    "compare_groups",
     "confusion",
     "corrected_resampled_t",
     "ece",
+    "ece_labels",
     "ece_top_label",
+    "f1",
+    "fit_temperature",
+    "kaplan_meier",
+    "logrank",
     "macro_auroc",
     "macro_average_precision",
     "macro_f1",
@@ -79,13 +101,22 @@ __all__ = [
     "macro_prevalence",
     "mae",
     "mcc",
+    "median_risk",
     "metrics_of",
+    "net_benefit",
+    "net_benefit_of_treating_all",
+    "nll",
+    "nll_labels",
+    "npv",
     "pearson",
     "percentile_interval",
+    "pool",
+    "ppv",
     "pr_curve",
     "prevalence",
     "quadratic_kappa",
     "r2",
+    "risk_groups",
     "rmse",
     "roc_curve",
     "sensitivity",
@@ -93,6 +124,7 @@ __all__ = [
     "spearman",
     "specificity",
     "subset_accuracy",
+    "threshold_at_sensitivity",
     "why",
     "youden_threshold",
     "youden_thresholds",

@@ -1,4 +1,4 @@
-"""How far predicted probabilities lie from observed frequencies."""
+"""How far predicted probabilities lie from observed frequencies, and how likely they make what was seen."""
 
 from typing import Literal
 
@@ -6,8 +6,57 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from milkit.metrics.draws import Value, Weight, as_draws, finish, not_finite, ratio, undefined
+from milkit.metrics.temperature import SMALLEST
 
 Bins = Literal["equal_width", "equal_mass"]
+
+
+def nll(y: Int[np.ndarray, "n"], prob: Float[np.ndarray, "n c"], weight: Weight = None) -> Value:
+    """Mean negative log-likelihood (natural logarithm) of the true classes; lower is better, 0 the least.
+
+    Args:
+        y: class index.
+        prob: one column a class, two for a binary task; taken for at least 2.2e-16.
+        weight: [n] or [draws, n].
+
+    References:
+        Good (1952), Rational decisions; Guo et al. (2017), section 2.
+    """
+    return _mean(-np.log(np.clip(prob[np.arange(len(y)), y], SMALLEST, None)), prob, weight)
+
+
+def nll_labels(y: Num[np.ndarray, "n c"], prob: Float[np.ndarray, "n c"], weight: Weight = None) -> Value:
+    """Mean over labels and patients of the negative log-likelihood of a label's being there or not.
+
+    Args:
+        y: 1 where a label holds.
+        prob: of each label.
+        weight: [n] or [draws, n].
+    """
+    own = np.where(y == 1, prob, 1.0 - prob)
+    return _mean(-np.log(np.clip(own, SMALLEST, None)).mean(1), prob, weight)
+
+
+def ece_labels(y: Num[np.ndarray, "n c"], prob: Float[np.ndarray, "n c"], weight: Weight = None) -> Value:
+    """Mean over labels of each label's `ece`.
+
+    Args:
+        y: 1 where a label holds.
+        prob: of each label.
+        weight: [n] or [draws, n].
+    """
+    if reason := not_finite(prob):
+        return undefined(weight, reason)
+    w = as_draws(weight, len(y))
+    each = [ece(y[:, i], prob[:, i], w) for i in range(y.shape[1])]
+    return finish(np.mean(each, axis=0), weight, "no patient")
+
+
+def _mean(loss: np.ndarray, prob: np.ndarray, weight: Weight) -> Value:
+    if reason := not_finite(prob):
+        return undefined(weight, reason)
+    w = as_draws(weight, len(loss))
+    return finish(ratio(w @ loss, w.sum(1)), weight, "no patient")
 
 
 def ece(

@@ -131,6 +131,26 @@ def specificity(y: Classes, called: Bool[np.ndarray, "n"], weight: Weight = None
     return finish(ratio(w @ ((y == 0) & ~called), w @ (y == 0)), weight, "no negative patient")
 
 
+def ppv(y: Classes, called: Bool[np.ndarray, "n"], weight: Weight = None) -> Value:
+    """Share of positives among those called positive (precision); undefined where nobody was called positive."""
+    w = as_draws(weight, len(y))
+    return finish(ratio(w @ ((y == 1) & called), w @ called), weight, "no patient was called positive")
+
+
+def npv(y: Classes, called: Bool[np.ndarray, "n"], weight: Weight = None) -> Value:
+    """Share of negatives among those not called positive; undefined where everybody was called positive."""
+    w = as_draws(weight, len(y))
+    return finish(ratio(w @ ((y == 0) & ~called), w @ ~called), weight, "no patient was called negative")
+
+
+def f1(y: Classes, called: Bool[np.ndarray, "n"], weight: Weight = None) -> Value:
+    """F1 of the positive class; undefined without a positive patient, 0 where none of them was called so."""
+    w = as_draws(weight, len(y))
+    held = w @ (y == 1)
+    value = ratio(2 * (w @ ((y == 1) & called)), held + w @ called)
+    return finish(np.where(held > 0, value, np.nan), weight, "no positive patient")
+
+
 def subset_accuracy(y: Num[np.ndarray, "n c"], called: Bool[np.ndarray, "n c"], weight: Weight = None) -> Value:
     """Share of patients all of whose labels are right."""
     w = as_draws(weight, len(y))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from milkit.metrics import calibration, classification, ranking, regression, survival
+from milkit.metrics import calibration, classification, concordance, ipcw, ranking, regression
 from milkit.metrics.draws import Value, Weight, not_finite, undefined
 
 
@@ -27,7 +27,7 @@ class TestPart:
     target: Float[np.ndarray, "n t"]
     score: Float[np.ndarray, "n s"]
     threshold: Float[np.ndarray, "n"]
-    censoring: survival.Censoring | None = None
+    censoring: ipcw.Censoring | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -38,8 +38,9 @@ class TestPart:
         return self.target[:, 0].astype(np.int64)
 
 
-_BINS = "15 bins of equal width of the positive class's probability"
-_TOP_LABEL = "15 bins of equal width of the predicted class's probability"
+_BINS = "15 bins of equal width of the positive class's probability, each weighing as much as it has patients"
+_TOP_LABEL = "15 bins of equal width of the predicted class's probability, each weighing as much as it has patients"
+_LABEL_BINS = "15 bins of equal width of each label's probability, mean over labels"
 _CENSORING = "censoring estimated once, on all patients tested"
 
 Compute = Callable[[TestPart, Weight], Value]
@@ -109,6 +110,7 @@ def _binary(specificity: float) -> tuple[Metric, ...]:
             note=_at_specificity(specificity),
         ),
         *_at_threshold(),
+        Metric("nll", lambda p, w: calibration.nll(p.y, p.score, w), bounds=(0.0, np.inf)),
         Metric("brier", lambda p, w: classification.brier(p.y, positive(p), w)),
         Metric("ece", lambda p, w: calibration.ece(p.y, positive(p), w), pooled=True, note=_BINS),
     )
@@ -138,6 +140,9 @@ def _at_threshold() -> tuple[Metric, ...]:
         Metric("sensitivity_at_threshold", at(classification.sensitivity)),
         Metric("specificity_at_threshold", at(classification.specificity)),
         Metric("balanced_accuracy_at_threshold", at(balanced)),
+        Metric("ppv_at_threshold", at(classification.ppv)),
+        Metric("npv_at_threshold", at(classification.npv)),
+        Metric("f1_at_threshold", at(classification.f1)),
     )
 
 
@@ -163,6 +168,7 @@ def _multi_class(classes: int) -> tuple[Metric, ...]:
         Metric("macro_f1", most_likely(classification.macro_f1)),
         Metric("mcc", most_likely(classification.mcc), bounds=(-1.0, 1.0)),
         Metric("quadratic_kappa", most_likely(classification.quadratic_kappa), bounds=(-np.inf, 1.0)),
+        Metric("nll", lambda p, w: calibration.nll(p.y, p.score, w), bounds=(0.0, np.inf)),
         Metric("brier", lambda p, w: classification.brier(p.y, p.score, w), bounds=(0.0, 2.0)),
         Metric("ece", lambda p, w: calibration.ece_top_label(p.y, p.score, w), pooled=True, note=_TOP_LABEL),
     )
@@ -190,7 +196,9 @@ def _multi_label(labels: tuple[str, ...]) -> tuple[Metric, ...]:
         ),
         Metric("subset_accuracy", at_half(classification.subset_accuracy)),
         Metric("macro_f1", at_half(classification.macro_f1_labels)),
+        Metric("nll", lambda p, w: calibration.nll_labels(p.target, p.score, w), bounds=(0.0, np.inf)),
         Metric("brier", lambda p, w: classification.brier_labels(p.target, p.score, w)),
+        Metric("ece", lambda p, w: calibration.ece_labels(p.target, p.score, w), pooled=True, note=_LABEL_BINS),
         *each("auroc", ranking.auroc),
         *each("auprc", ranking.average_precision),
     )
@@ -221,8 +229,8 @@ def _survival() -> tuple[Metric, ...]:
         return p.target[:, 0], p.target[:, 1], p.score[:, 0]
 
     return (
-        Metric("c_index", lambda p, w: survival.c_index(*at(p), w)),
-        Metric("c_index_ipcw", lambda p, w: survival.c_index_ipcw(*at(p), w, estimate=p.censoring), note=_CENSORING),
+        Metric("c_index", lambda p, w: concordance.c_index(*at(p), w)),
+        Metric("c_index_ipcw", lambda p, w: concordance.c_index_ipcw(*at(p), w, estimate=p.censoring), note=_CENSORING),
     )
 
 

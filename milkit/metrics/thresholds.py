@@ -1,5 +1,7 @@
 """Thresholds, chosen on validation patients and then applied to test patients as they are."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Num
 
@@ -46,3 +48,32 @@ def youden_threshold(y: Num[np.ndarray, "n"], score: Float[np.ndarray, "n"]) -> 
 def youden_thresholds(y: Num[np.ndarray, "n c"], score: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "c"]:
     """One threshold a label; NaN where a label has one class only."""
     return np.array([youden_threshold(y[:, i], score[:, i]) for i in range(y.shape[1])])
+
+
+def threshold_at_sensitivity(y: Num[np.ndarray, "n"], score: Float[np.ndarray, "n"], sensitivity: float) -> float:
+    """The highest threshold with at least this sensitivity; positive means score >= threshold.
+
+    It lies half-way between the last score that must be called positive and the next lower one; where there is no
+    lower one it is that score, and everybody is called positive.
+
+    Args:
+        y: 1 = positive, 0 = negative, of validation patients.
+        score: their probability of the positive class.
+        sensitivity: wanted at least, above 0 to 1.
+
+    Returns:
+        The threshold, or an `Undefined` where there is only one class or a score is not finite.
+    """
+    if reason := not_finite(score):
+        return Undefined(reason)
+    hits = np.sort(score[y == 1])[::-1]
+    if not 0 < len(hits) < len(y):
+        return Undefined(ONE_CLASS)
+    needed = math.ceil(sensitivity * len(hits) - 1e-9)  # 0.9 of ten positives are nine
+    last = float(hits[max(needed, 1) - 1])
+    lower = score[score < last]
+    if not len(lower):
+        return last
+    below = float(lower.max())
+    middle = below + (last - below) / 2
+    return middle if middle > below else last

@@ -12,21 +12,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milkit.errors import RunFolderError
-from milkit.metrics import Metric, TestPart, bootstrap_blocks, censoring, why
+from milkit.metrics import Aggregate, Metric, TestPart, bootstrap_blocks, censoring, pool, why
 from milkit.metrics.draws import mean_of_defined
 from milkit.predictions import Predictions
 
-Aggregate = Literal["mean", "max"]
+Measured = Literal["patient", "slide"]
 Resample = Literal["patient", "site"]
 
 
 @dataclass(frozen=True, eq=False)
 class RunPart:
-    """The test part of one run, a row a patient.
+    """The test part of one run, a row a patient (a row a slide where labels belong to slides).
 
     Attributes:
         name, repeat, fold, seed: what was trained.
-        patient: numbers of the patients in the study, [n].
+        patient: numbers of the patients (or slides) in the study, [n].
         part: their truth and scores.
     """
 
@@ -44,9 +44,9 @@ class Tested:
 
     Attributes:
         runs: in the order of their names' first rows.
-        patients: ids, [p].
-        unit: number of each patient's resampling unit (the patient or the site), [p].
-        target: truth of each patient, [p, t].
+        patients: ids of the patients, or of the slides where labels belong to slides, [p].
+        unit: number of each one's resampling unit (the patient or the site), [p].
+        target: truth of each, [p, t].
     """
 
     runs: tuple[RunPart, ...]
@@ -81,27 +81,41 @@ class Estimates:
     seed_sd: float
 
 
-def tested(rows: Predictions, aggregate: Aggregate, resample: Resample) -> Tested:
+def tested(
+    rows: Predictions,
+    aggregate: Aggregate,
+    resample: Resample,
+    measured: Measured = "patient",  # noqa: PT028 (no test, whatever its name)
+) -> Tested:
     """Group the test rows of one selection by run, and the bags of a patient to one row.
 
+    Args:
+        rows: test rows of one selection.
+        aggregate: how the scores of a patient's bags become one.
+        resample: unit of the bootstrap.
+        measured: `slide` where labels belong to slides: each bag is a row of its own, and a patient is resampled with
+            all of them.
+
     Raises:
-        RunFolderError: a patient with two truths, or without a site where sites are resampled.
+        RunFolderError: a patient (slide) with two truths, or without a site where sites are resampled.
     """
-    patients, first, patient = np.unique(rows.patient, return_index=True, return_inverse=True)
+    who_is = rows.bag if measured == "slide" else rows.patient
+    patients, first, patient = np.unique(who_is, return_index=True, return_inverse=True)
     target = rows.target[first]
     differs = (rows.target != target[patient]).any(1)
     if differs.any():
         i = int(np.flatnonzero(differs)[0])
         raise RunFolderError(
-            f"Patient {rows.patient[i]!s} has the target {target[patient[i]].tolist()} in one row and "
-            f"{rows.target[i].tolist()} in that of bag {rows.bag[i]!s}; a patient has one truth: mend the table."
+            f"{measured.capitalize()} {who_is[i]!s} has the target {target[patient[i]].tolist()} in one row and "
+            f"{rows.target[i].tolist()} in that of bag {rows.bag[i]!s}; a {measured} has one truth: mend the table."
         )
-    unit = np.arange(len(patients))
+    unit = np.unique(rows.patient[first], return_inverse=True)[1]
     if resample == "site":
         sites = rows.site[first]
         if (sites == "").any():
             raise RunFolderError(
-                f"Patient {patients[sites == ''][0]!s} has no site, but folds are grouped by site; fill in the column."
+                f"{measured.capitalize()} {patients[sites == ''][0]!s} has no site, but folds are grouped by site; "
+                "fill in the column."
             )
         unit = np.unique(sites, return_inverse=True)[1]
     known = censoring(target[:, 0], target[:, 1]) if rows.kind == "Survival" else None
@@ -110,7 +124,7 @@ def tested(rows: Predictions, aggregate: Aggregate, resample: Resample) -> Teste
     for number in np.argsort(first_row, kind="stable"):
         mine = np.flatnonzero(run == number)
         who, at, group = np.unique(patient[mine], return_index=True, return_inverse=True)
-        score = _gather(rows.kind, rows.score[mine], group, len(who), aggregate)
+        score = pool(rows.kind, rows.score[mine], group, len(who), aggregate)
         part = TestPart(target[who], score, rows.threshold[mine][at, 0], known)
         i = mine[0]
         runs.append(RunPart(str(rows.run[i]), int(rows.repeat[i]), int(rows.fold[i]), int(rows.seed[i]), who, part))
@@ -216,21 +230,3 @@ def _pools(study: Tested) -> tuple[RunPart, ...]:
         )
         for (repeat, seed), runs in sorted(groups.items())
     )
-
-
-def _gather(kind: str, score: np.ndarray, group: np.ndarray, count: int, aggregate: Aggregate) -> np.ndarray:
-    """Scores of a patient's bags to one row: their mean, or the highest score.
-
-    The highest: of the positive class (binary), or of each class, label or value by itself, the probabilities of
-    several classes then made to sum to 1 again.
-    """
-    if len(score) == count:
-        return score[np.argsort(group, kind="stable")]
-    if aggregate == "mean":
-        total = np.stack([np.bincount(group, column, count) for column in score.T], 1)
-        return total / np.bincount(group, minlength=count)[:, None]
-    out = np.full((count, score.shape[1]), -np.inf)
-    np.maximum.at(out, group, score)
-    if kind == "Binary":
-        out[:, 0] = 1.0 - out[:, 1]
-    return out / out.sum(1, keepdims=True) if kind == "MultiClass" else out

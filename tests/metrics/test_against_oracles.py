@@ -126,6 +126,10 @@ def test_binary_against_scikit_learn_with_weights(seed):
         (metrics.brier(y, score, weight), sk.brier_score_loss(y, score, **w)),
         (metrics.sensitivity(y, called == 1, weight), sk.recall_score(y, called, **w)),
         (metrics.specificity(y, called == 1, weight), sk.recall_score(y, called, pos_label=0, **w)),
+        (metrics.ppv(y, called == 1, weight), sk.precision_score(y, called, **w)),
+        (metrics.npv(y, called == 1, weight), sk.precision_score(y, called, pos_label=0, **w)),
+        (metrics.f1(y, called == 1, weight), sk.f1_score(y, called, **w)),
+        (metrics.nll(y, np.stack([1 - score, score], 1), weight), sk.log_loss(y, score, **w)),
     ]
     for i, (ours, theirs) in enumerate(pairs):
         assert ours == pytest.approx(theirs, **CLOSE), i
@@ -162,6 +166,7 @@ def test_many_classes_and_labels_against_scikit_learn_with_weights(seed):
         (metrics.macro_f1(y, called, classes, weight), sk.f1_score(y, called, average="macro", **w)),
         (metrics.mcc(y, called, classes, weight), sk.matthews_corrcoef(y, called, **w)),
         (metrics.quadratic_kappa(y, called, classes, weight), kappa),
+        (metrics.nll(y, prob, weight), sk.log_loss(y, prob, **w)),
     ]
     for i, (ours, theirs) in enumerate(pairs):
         assert ours == pytest.approx(theirs, **CLOSE), i
@@ -172,6 +177,10 @@ def test_many_classes_and_labels_against_scikit_learn_with_weights(seed):
         (metrics.macro_auroc(many, score, weight), sk.roc_auc_score(many, score, **w)),
         (metrics.subset_accuracy(many, cut, weight), sk.accuracy_score(many, cut, **w)),
         (metrics.macro_f1_labels(many, cut, weight), sk.f1_score(many, cut, average="macro", **w)),
+        (
+            metrics.nll_labels(many, score, weight),
+            np.mean([sk.log_loss(t, p, **w) for t, p in zip(many.T, score.T, strict=True)]),
+        ),
         (metrics.macro_prevalence(many, weight), np.average(many, axis=0, weights=weight).mean()),
     ]
     for i, (ours, theirs) in enumerate(pairs):

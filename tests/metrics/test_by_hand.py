@@ -63,6 +63,30 @@ def test_sensitivity_and_specificity():
     assert metrics.sensitivity(y, called, a(1, 0, 1, 1, 1)) == 1 / 2
 
 
+def test_who_was_called_rightly():
+    # called: 2 positives and a negative; not called: 1 positive, 1 negative
+    y, called = i(1, 1, 1, 0, 0), np.array([True, True, False, True, False])
+    assert metrics.ppv(y, called) == 2 / 3
+    assert metrics.npv(y, called) == 1 / 2
+    assert metrics.f1(y, called) == 2 * 2 / (3 + 3)
+    nobody = np.zeros(5, bool)
+    assert "called positive" in why(metrics.ppv(y, nobody))
+    assert "called negative" in why(metrics.npv(y, ~nobody))
+    assert metrics.f1(y, nobody) == 0.0
+    assert "no positive" in why(metrics.f1(i(0, 0), nobody[:2]))
+
+
+def test_log_likelihood_by_hand():
+    prob = np.array([[0.75, 0.25], [0.5, 0.5]])
+    assert metrics.nll(i(1, 0), prob) == pytest.approx((math.log(4) + math.log(2)) / 2)
+    labels = np.array([[1, 0], [0, 1]])
+    assert metrics.nll_labels(labels, prob) == pytest.approx(sum(map(math.log, (4 / 3, 4 / 3, 2, 2))) / 4)
+    certain = metrics.nll(i(1, 1), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert certain == pytest.approx(-math.log(np.finfo(float).eps) / 2)
+    # both labels in one bin each: |1/2 - 5/8| and |1/2 - 3/8|
+    assert metrics.ece_labels(labels, np.array([[0.62, 0.38], [0.63, 0.37]])) == pytest.approx(0.125)
+
+
 def test_labels():
     y = np.array([[1, 0], [1, 1], [0, 0]])
     called = np.array([[1, 0], [0, 1], [0, 1]], bool)

@@ -15,9 +15,10 @@ NAMES = {
 }
 AGREED = {
     "Binary": """auroc auprc accuracy balanced_accuracy macro_f1 mcc quadratic_kappa sensitivity_at_specificity_0.90
-        sensitivity_at_threshold specificity_at_threshold balanced_accuracy_at_threshold brier ece""",
-    "MultiClass": "auroc auprc accuracy balanced_accuracy macro_f1 mcc quadratic_kappa brier ece",
-    "MultiLabel": "auroc auprc subset_accuracy macro_f1 brier auroc:x auroc:y auprc:x auprc:y",
+        sensitivity_at_threshold specificity_at_threshold balanced_accuracy_at_threshold
+        ppv_at_threshold npv_at_threshold f1_at_threshold nll brier ece""",
+    "MultiClass": "auroc auprc accuracy balanced_accuracy macro_f1 mcc quadratic_kappa nll brier ece",
+    "MultiLabel": "auroc auprc subset_accuracy macro_f1 nll brier ece auroc:x auroc:y auprc:x auprc:y",
     "Regression": "mae:u mae:v rmse:u rmse:v r2:u r2:v pearson:u pearson:v spearman:u spearman:v",
     "Survival": "c_index c_index_ipcw",
 }
@@ -50,7 +51,7 @@ def rows(p, index):
 def test_the_table_is_as_agreed(kind):
     assert [m.name for m in metrics_of(kind, NAMES[kind])] == AGREED[kind].split()
     assert [m.name for m in metrics_of(kind, NAMES[kind]) if m.pooled] == (
-        ["ece"] if kind in ("Binary", "MultiClass") else []
+        ["ece"] if kind in ("Binary", "MultiClass", "MultiLabel") else []
     )
 
 
