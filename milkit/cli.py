@@ -1,4 +1,4 @@
-"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (one message, no traceback), 1 ours, 130 Ctrl-C."""
+"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130 or 143 stopped."""
 
 import importlib
 import sys
@@ -54,12 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MilkitError as error:
         print(f"milkit {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            f"\nmilkit {name}: interrupted. What had finished is readable; repeat the command with --resume to go on.",
-            file=sys.stderr,
-        )
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"\nmilkit {name}: {str(stop) or 'interrupted.'}", file=sys.stderr)
+        return getattr(stop, "status", 130)
 
 
 if __name__ == "__main__":

@@ -27,3 +27,18 @@ class RunFolderError(MilkitError):
 
 class NonFiniteError(MilkitError):
     """A loss became NaN or infinite; names the run, the step and the bag."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a study in good order: what had finished is readable and can be resumed.
+
+    Attributes:
+        status: exit status of the command line: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, where: str, status: int = 130) -> None:
+        super().__init__(
+            f"interrupted{where and ' ' + where}. What had finished is readable; repeat the command with --resume "
+            "(in place of --force) to go on from there."
+        )
+        self.status = status

@@ -34,8 +34,9 @@ def is_done(out: Path, program: int) -> bool:
 
 
 def run_program(
-    prepared: Prepared, program: int, out: Path, trackers: list[Tracker], tell: Callable[[int, str], None]
-) -> None:
+    prepared: Prepared, program: int, out: Path, trackers: list[Tracker], tell: Callable[[int, str], None],
+    stop: Callable[[], bool],
+) -> None:  # fmt: skip
     """Train, select, predict and write one program.
 
     Args:
@@ -44,20 +45,22 @@ def run_program(
         out: the run folder.
         trackers: told every epoch.
         tell: (epochs done, note) for the progress bar.
+        stop: asked after every epoch; True writes a checkpoint and ends the program.
 
     Raises:
+        KeyboardInterrupt: `stop` said so; its text says how far the program is.
         NonFiniteError: a loss was not finite; names run, epoch, step and bag; best weights so far are kept.
     """
     folder = program_folder(out, program)
     folder.mkdir(parents=True, exist_ok=True)
     runs = prepared.members(program)
-    state = _fit(prepared, program, prepared.engine, "validation", out, trackers, tell)
+    state = _fit(prepared, program, prepared.engine, "validation", out, trackers, tell, stop)
     group = prepared.group(program, "validation")
     fits = {"last": (state.params, state.buffers, _epochs_trained(folder, runs))}
     if prepared.selects:
         fits["validation"] = (state.best_params, state.best_buffers, np.asarray(state.best_epoch) + 1)
     if prepared.optimistic is not None:
-        judged = _fit(prepared, program, prepared.optimistic, "test", out, [], tell)
+        judged = _fit(prepared, program, prepared.optimistic, "test", out, [], tell, stop)
         fits["optimistic"] = (judged.best_params, judged.best_buffers, np.asarray(judged.best_epoch) + 1)
     order: list[str] = [s for s in ("validation", "last", "optimistic") if s in fits]
     seen = {s: _predict(prepared, group, fits[s], runs) for s in order}
@@ -76,7 +79,7 @@ def run_program(
 
 def _fit(
     prepared: Prepared, program: int, engine: Engine, role: str, out: Path, trackers: list[Tracker],
-    tell: Callable[[int, str], None],
+    tell: Callable[[int, str], None], stop: Callable[[], bool],
 ) -> RunState:  # fmt: skip
     """Fit a group with `role` as the part that judges epochs, from its checkpoint if there is one."""
     folder, runs = program_folder(out, program), prepared.members(program)
@@ -109,12 +112,15 @@ def _fit(
                 tracker.epoch(rows)
         tell(1, _note(rows, role))
         failed = np.flatnonzero(np.asarray(log.failed)[: len(runs)])
-        if len(failed) or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        stopping = stop()
+        if len(failed) or stopping or time.monotonic() - saved > CHECKPOINT_SECONDS:
             history.flush()
             write_bytes(file, checkpoint.to_bytes(state, {"epochs": epoch + 1}))
             saved = time.monotonic()
         if len(failed):
             _stop(prepared, runs, state, int(failed[0]), file)
+        if stopping:
+            raise KeyboardInterrupt(f"after epoch {epoch + 1} of program {program + 1} of {prepared.programs}")
 
     state = fit(engine, group, state, validation, on_epoch, first)
     history.flush()

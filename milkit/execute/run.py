@@ -16,6 +16,7 @@ from milkit.errors import RunFolderError
 from milkit.execute import assemble as tables
 from milkit.execute.environment import decides_bits, environment
 from milkit.execute.folder import locked, open_folder, read_json, write_bytes, write_json
+from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done, run_program
 from milkit.experiment import Experiment
@@ -47,39 +48,49 @@ def execute(
 
     Raises:
         MilkitError: anything the user can mend. What had finished stays readable, and `resume` goes on from there.
+        Interrupted: Ctrl-C or SIGTERM; likewise.
     """
     began = time.monotonic()
-    prepared = prepare(experiment)
-    files = sources(experiment.model, source)
-    settings = _settings(prepared, files)
-    _same_data(settings, expected or {})
-    with locked(out):
-        resuming = open_folder(out, settings, resume=resume, force=force)
-        env = environment()
-        if resuming:
-            _same_environment(out, env)
-        else:
-            write_json(out / "environment.json", env)
-            write_json(out / "cohort.json", tables.cohort_json(prepared))
-            prepared.plan.save(out / "folds.csv", prepared.study)
-            if files:
-                (out / "source").mkdir(exist_ok=True)
-            for name, text in files.items():
-                write_bytes(out / "source" / name, text)
-            write_json(out / "config.json", settings)  # last: it says that the folder can be resumed
-        before = float(read_json(out / "environment.json").get("seconds", 0.0)) if resuming else 0.0
-        try:
-            _run_programs(prepared, out, track)
-        finally:
-            # whatever ended the study, what is finished becomes readable
-            tables.assemble(out, prepared.programs)
-            env["seconds"] = round(before + time.monotonic() - began, 1)
-            write_json(out / "environment.json", env)
-        tables.attention_json(prepared, out)
+    with interruptible() as stop:
+        prepared = prepare(experiment)
+        files = sources(experiment.model, source)
+        settings = _settings(prepared, files)
+        _same_data(settings, expected or {})
+        with locked(out):
+            env = environment()
+            before = _begin(out, prepared, settings, files, env, resume=resume, force=force)
+            stop.training = True
+            try:
+                _run_programs(prepared, out, track, stop)
+            finally:
+                # whatever ended the study, what is finished becomes readable
+                tables.assemble(out, prepared.programs)
+                env["seconds"] = round(before + time.monotonic() - began, 1)
+                write_json(out / "environment.json", env)
+            tables.attention_json(prepared, out)
+        stop.check()
     return prepared
 
 
-def _run_programs(prepared: Prepared, out: Path, track: Sequence[str]) -> None:
+def _begin(
+    out: Path, prepared: Prepared, settings: dict[str, Any], files: Mapping[str, bytes], env: dict[str, Any],
+    *, resume: bool, force: bool,
+) -> float:  # fmt: skip
+    """Make the run folder, or take it up; returns the seconds that were spent on it before."""
+    if open_folder(out, settings, resume=resume, force=force):
+        _same_environment(out, env)
+        return float(read_json(out / "environment.json").get("seconds", 0.0))
+    write_json(out / "environment.json", env)
+    write_json(out / "cohort.json", tables.cohort_json(prepared))
+    prepared.plan.save(out / "folds.csv", prepared.study)
+    for name, text in files.items():
+        (out / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(out / "source" / name, text)
+    write_json(out / "config.json", settings)  # last: it says that the folder can be resumed
+    return 0.0
+
+
+def _run_programs(prepared: Prepared, out: Path, track: Sequence[str], stop: Wish) -> None:
     experiment = prepared.experiment
     epochs = experiment.train.epochs * (2 if prepared.optimistic is not None else 1)
     progress = Progress(epochs * prepared.programs, experiment.name or "experiment")
@@ -88,6 +99,7 @@ def _run_programs(prepared: Prepared, out: Path, track: Sequence[str]) -> None:
         trackers.append(WandbTracker(out, experiment.name or "experiment", config.to_json(experiment)))
     with tracking(trackers, progress):
         for program in range(prepared.programs):
+            stop.check()
             done = 0
 
             def tell(count: int, note: str) -> None:
@@ -96,7 +108,7 @@ def _run_programs(prepared: Prepared, out: Path, track: Sequence[str]) -> None:
                 progress.advance(count, note)
 
             if not is_done(out, program):
-                run_program(prepared, program, out, trackers, tell)
+                run_program(prepared, program, out, trackers, tell, stop)
                 tables.assemble(out, prepared.programs)
             progress.advance(epochs - done, f"program {program + 1} of {prepared.programs} done")
 
