@@ -35,6 +35,7 @@ def build_study(
     *,
     split: str = "",
     given: Sequence[GivenSplit] = (),
+    notes: Sequence[str] = (),
     strict: bool = False,
     slide_labels: bool = False,
 ) -> Study:
@@ -51,6 +52,7 @@ def build_study(
         unit: what a bag is.
         split: which columns hold splits, see `milkit.data.splits.given_splits`.
         given: splits that did not come as columns, one role a row of the table.
+        notes: on the features, for the study's flow.
         strict: raise instead of leaving anything out.
         slide_labels: labels belong to slides, so that slides of one patient may differ (slide unit only).
 
@@ -66,7 +68,7 @@ def build_study(
     if not len(rows):
         raise CohortError(f"{table.file}: no row has both features and a value of the target {task.columns}.")
     targets = encode(task, {c: table.columns[c][rows.index] for c in task.columns}, rows.where)
-    notes = _check_patients(task, table, rows, targets, unit, slide_labels)
+    on_patients = _check_patients(task, table, rows, targets, unit, slide_labels)
     groups = rows.by_patient() if unit == "patient" else [[i] for i in range(len(rows))]
     first = np.array([group[0] for group in groups])
     ids = rows.patient[first] if unit == "patient" else rows.slide[first]
@@ -90,13 +92,13 @@ def build_study(
             flow,
             bags=len(groups),
             patients=len(set(rows.patient.tolist())),
-            notes=(*table.notes, *filter(None, [split_note]), *flow.notes, *notes),
+            notes=(*table.notes, *filter(None, [split_note]), *flow.notes, *on_patients, *notes),
         ),
         read=_reader(tuple(ids.tolist()), slides, features_source),
         columns={c: _together(v[rows.index], groups) for c, v in table.columns.items() if c not in used},
         provenance={"table": table.file, "table_sha256": table.digest, **features_source.provenance},
         slide_lengths=slide_lengths,
-        own_coords=lambda i: _joined([features_source.read(slide)[1] for slide in slides[i]]),
+        own_coords=lambda i: _joined([_coords(features_source, slide) for slide in slides[i]]),
     )
 
 
@@ -251,6 +253,12 @@ def _reader(
         return Bag(ids[i], np.concatenate([x for x, _ in parts]), _side_by_side([xy for _, xy in parts]))
 
     return read
+
+
+def _coords(source: FeatureSource, slide: str) -> np.ndarray | None:
+    """Positions of a slide, without reading its features where the source can do so."""
+    own = getattr(source, "coords", None)
+    return own(slide) if own is not None else source.read(slide)[1]
 
 
 def _joined(coords: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -1,16 +1,19 @@
-"""Where features come from: one way to read them, whatever the file. Foreign layouts join here."""
+"""Where features come from: one way to read them, whatever the file; layouts of other tools are in `formats/`."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import h5py
 import numpy as np
 
+from milkit.data.agree import check_agree
+from milkit.data.formats.folder import STORE, find, source_of
 from milkit.data.store import open_store
-from milkit.data.where import and_more, did_you_mean
+from milkit.data.store_write import FORMAT
+from milkit.data.where import did_you_mean
 from milkit.errors import DataError
 
 
@@ -38,18 +41,54 @@ class FeatureSource(Protocol):
         """Features [n, d] and coords_um [n, 2] (or None) of a slide."""
 
 
-def open_features(path: str | Path | Sequence[str | Path]) -> FeatureSource:
+def open_features(
+    path: str | Path | Sequence[str | Path], *, mpp: float | None = None, encoder: str = "", patches: str = ""
+) -> FeatureSource:
     """Open the features at one path, or at several that together hold a cohort.
+
+    A path is a native store, a folder of them, or another tool's folder with one HDF5 file a slide (TRIDENT's
+    `features_<encoder>`, CLAM's `h5_files` or the folder above). Features are read when a slide is asked for.
+
+    Args:
+        path: one, or several of one kind.
+        mpp: micrometres per pixel at level 0 of all slides, for files of other tools: their positions are in pixels.
+        encoder: name of the encoder, for files that do not say it.
+        patches: folder of CLAM's patches files, where it is not beside the features.
 
     Raises:
         DataError: a file that cannot be used; files that hold one slide twice or differ in feature width,
-            encoder, mpp or tile size.
+            encoder, mpp or tile size; an option that a store answers itself.
     """
-    if isinstance(path, str | Path):
-        return open_store(path)
-    if not path:
-        raise DataError("No feature file is given; name at least one store.")
-    return join([(str(p), open_store(p)) for p in path])
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
+    if not paths:
+        raise DataError("No feature file is given; name at least one store or folder.")
+    if all(_may_be_store(p) for p in paths):
+        stores = [(str(p), open_store(p)) for p in paths]
+    else:
+        found = find(paths)
+        if found.layout != STORE:
+            source = source_of(found, encoder, patches)
+            return source if mpp is None else source.at_one(mpp)
+        stores = [(str(file), open_store(file)) for file in found.files]
+    for option, value in (("mpp", mpp), ("encoder", encoder), ("patches", patches)):
+        if value:
+            raise DataError(
+                f"{stores[0][0]} is a milkit store, which holds positions in micrometres and names its encoder itself; "
+                f"leave out {option}={value!r}."
+            )
+    return join(stores)
+
+
+def _may_be_store(path: Path) -> bool:
+    """Whether `open_store` is to judge a path: all but folders and HDF5 files of other tools."""
+    path = path.expanduser()
+    if path.is_dir() or not path.is_file() or not h5py.is_hdf5(path):
+        return not path.is_dir()
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, RuntimeError):
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +120,12 @@ def join(named: Sequence[tuple[str, FeatureSource]]) -> FeatureSource:
     """Read several sources, each with its file's name, as one; they must agree."""
     if len(named) == 1:
         return named[0][1]
-    _check_agree("features an instance", [(name, source.features) for name, source in named])
-    agreed: dict[str, Any] = {}
-    for key in ("encoder", "mpp", "tile_um", "tile_px"):
-        values = [(name, source.provenance.get(key)) for name, source in named]
-        _check_agree(key, values)
-        agreed[key] = values[0][1]
+    do = "make them alike, or write the store anew with what is missing."
+    check_agree("features an instance", [(name, source.features) for name, source in named], do)
+    agreed = {
+        key: check_agree(key, [(name, source.provenance.get(key)) for name, source in named], do)
+        for key in ("encoder", "mpp", "tile_um", "tile_px")
+    }
     where: dict[str, FeatureSource] = {}
     for _, source in named:
         where.update(dict.fromkeys(source.ids, source))
@@ -101,19 +140,6 @@ def join(named: Sequence[tuple[str, FeatureSource]]) -> FeatureSource:
         provenance={**agreed, "files": json.loads(json.dumps(files))},
         where=where,
     )
-
-
-def _check_agree(what: str, values: Sequence[tuple[str, Any]]) -> None:
-    """Raise where the files of a cohort differ; an unknown value agrees with no known one."""
-    usual = Counter(value for _, value in values).most_common(1)[0][0]
-    others = [f"{name}: {value}" for name, value in values if value != usual]
-    if others:
-        first = next(name for name, value in values if value == usual)
-        raise DataError(
-            f"The feature files of a cohort must have one {what}; {first}: {usual}, but "
-            f"{and_more(others[:5], len(others))}. Features of two kinds cannot be pooled; make them alike, "
-            "or write the store anew with what is missing."
-        )
 
 
 def _raise_twice(named: Sequence[tuple[str, FeatureSource]]) -> None:

@@ -54,6 +54,28 @@ def hint(rows: Iterable[str], slides: Iterable[str]) -> str:
     return best
 
 
+def without_extensions(rows: Sequence[str], slides: Sequence[str]) -> dict[str, str]:
+    """Ids of a table that name a slide once file extensions are dropped (`a.svs` and `a`), with that slide's id.
+
+    For features whose ids are file names: the tools drop the slide's extension, tables often keep it. Ids that match as
+    they stand, and slides that another row already names, are left alone; so is what could be meant in two ways.
+    """
+    exact = set(rows) & set(slides)
+    by_name: dict[str, list[str]] = {}
+    for slide in slides:
+        if slide not in exact:
+            by_name.setdefault(_without_suffix(slide), []).append(slide)
+    asking: dict[str, list[str]] = {}
+    for row in rows:
+        if row not in exact:
+            asking.setdefault(_without_suffix(row), []).append(row)
+    return {
+        wanted[0]: by_name[name][0]
+        for name, wanted in asking.items()
+        if len(wanted) == 1 and len(by_name.get(name, ())) == 1
+    }
+
+
 def examples(ids: Sequence[str], count: int = 3) -> str:
     """A few ids in words."""
     return and_more([repr(str(name)) for name in ids[:count]], len(ids))

@@ -1,0 +1,96 @@
+"""CLAM (2025-04): `<features>/h5_files/<slide>.h5`, and `patches/<slide>.h5` in another folder.
+
+`h5_files`: `features` float32 [N, d], `coords` int [N, 2] in pixels of level 0, chunks (32, d), no attributes: what the
+tile size was is only in the *patches* file of the same slide, whose `coords` carry `patch_size`, `patch_level`,
+`downsample` and more. `patch_size` is in pixels of `patch_level`, so a tile's width at level 0 is `patch_size` x
+`downsample`. No file names the encoder. CLAM appends to `h5_files` batch by batch, so one that was interrupted is a
+sound HDF5 file with too few rows; the patches file gives it away.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from milkit.data.formats.header import Header, attribute, check_arrays, number, opened, sample
+from milkit.errors import DataError
+
+TOOL = "CLAM"
+PATCHES = "patches"
+
+
+def is_clam(file: h5py.File) -> bool:
+    """Whether a file holds what CLAM writes and nothing else: two datasets without attributes."""
+    datasets = set(file) == {"features", "coords"}
+    return datasets and not any(len(file[name].attrs) for name in ("features", "coords")) and not len(file.attrs)
+
+
+def header(path: Path, file: h5py.File) -> Header:
+    """What a CLAM feature file says without reading its features: little.
+
+    Raises:
+        DataError: shapes or dtypes that are not CLAM's.
+    """
+    features, _ = check_arrays(path, file)
+    return Header(path.stem, path, len(features), int(features.shape[1]), sample=sample(features))
+
+
+def patches_folder(path: Path, given: str) -> Path | None:
+    """The folder with the patches file of a feature file: the one given, or one beside it; None if there is none.
+
+    Raises:
+        DataError: a given folder that is not there or holds no patches.
+    """
+    if given:
+        folder = Path(given).expanduser()
+        inner = folder / PATCHES
+        folder = inner if inner.is_dir() else folder
+        if not folder.is_dir() or not any(folder.glob("*.h5")):
+            raise DataError(f"patches={given!r}: no folder with CLAM's patches (<slide>.h5) there.")
+        return folder
+    # <features>/patches beside h5_files, or <results>/patches beside <features>
+    beside = (path.parent.parent / PATCHES, path.parent.parent.parent / PATCHES)
+    return next((folder for folder in beside if folder.is_dir()), None)
+
+
+def with_patches(slide: Header, given: str) -> Header:
+    """The header with the tile size of its patches file; unchanged where there is no such file.
+
+    Raises:
+        DataError: a patches file that does not fit the features, or that cannot be read.
+    """
+    folder = patches_folder(slide.path, given)
+    path = None if folder is None else folder / f"{slide.id}.h5"
+    if path is None or not path.is_file():
+        return slide
+    with opened(path) as file:
+        if "coords" not in file:
+            raise DataError(f"{path}: no dataset 'coords'; expected CLAM's patches file, it holds {sorted(file)[:6]}.")
+        coords = file["coords"]
+        if len(coords) != slide.length:
+            raise DataError(
+                f"{slide.path}: features of {slide.length} tiles, but {path} lists {len(coords)}: the extraction was "
+                "interrupted, or the tiles were cut anew since. Extract the slide again, or remove the file."
+            )
+        size, level = number(path, coords, "patch_size"), attribute(coords, "patch_level")
+        downsample = _downsample(path, coords)
+    said = {"patch_size": size, "patch_level": level, "downsample": downsample}
+    return replace(
+        slide,
+        tile_px=None if size is None else round(size),
+        tile_level0_px=None if size is None or downsample is None else size * downsample,
+        said={name: value for name, value in said.items() if value is not None},
+    )
+
+
+def _downsample(path: Path, coords: h5py.Dataset) -> float | None:
+    """How much smaller `patch_level` is than level 0; CLAM stores it for x and y."""
+    value = attribute(coords, "downsample")
+    if value is None:
+        return None
+    both = np.atleast_1d(np.asarray(value))
+    fits = both.dtype.kind in "fiu" and both.size in (1, 2) and np.isfinite(both).all() and (both > 0).all()
+    if not fits or both.max() > 1.01 * both.min():  # level sizes are rounded to whole pixels, hence not quite equal
+        raise DataError(f"{path}: attribute 'downsample' of 'coords' is {value!r}; expected one factor for x and y.")
+    return float(both.mean())

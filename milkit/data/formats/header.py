@@ -1,0 +1,169 @@
+"""What is known of a slide's feature file without reading its features; and reading HDF5 that others wrote."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from milkit.errors import DataError
+
+SAMPLED = 3
+"""Rows of each slide that go into the digest of a folder: the first, the middle and the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """One slide's file.
+
+    Attributes:
+        id: of the slide: the file's name without `.h5`.
+        path: the file.
+        length: instances n; 0 for a slide without tissue.
+        width: features d.
+        encoder: its name, None where the file does not say.
+        tile_px: width of a tile in pixels as the tool handed it to the encoder, None where unknown.
+        tile_level0_px: width of a tile in pixels of level 0, None where unknown.
+        level0_magnification: as the tool rounded it, None where unknown.
+        said: attributes worth keeping under the tool's own names.
+        sample: sha256 of the shape and some rows, to know the file again.
+    """
+
+    id: str
+    path: Path
+    length: int
+    width: int
+    encoder: str | None = None
+    tile_px: int | None = None
+    tile_level0_px: float | None = None
+    level0_magnification: float | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
+    sample: str = ""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file for reading, closed afterwards: no handle lives long enough to be shared by a fork.
+
+    Raises:
+        DataError: a file that is missing, cut short, or no HDF5; or one whose content cannot be read.
+    """
+    try:
+        # no lock: the tool that wrote the file is done, and locks fail on much network storage
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DataError(_why(path, error)) from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    text = str(error)
+    if not path.exists():
+        return f"{path} is gone; it was there when the folder was opened."
+    if path.stat().st_size == 0:
+        return f"{path} is an empty file; make it anew, or remove it."
+    if "truncated file" in text or "bad object header" in text or "addr overflow" in text:
+        return f"{path} is half-written or cut short; make or copy it anew, or remove it."
+    if "signature not found" in text:
+        return f"{path} is not an HDF5 file, or a half-written one; make or copy it anew, or remove it."
+    return f"{path} cannot be read, it is damaged or half-written ({text}); make or copy it anew, or remove it."
+
+
+def attribute(owner: h5py.HLObject, name: str) -> Any:
+    """An attribute as a plain Python value; None where it is absent or says 'None'."""
+    if name not in owner.attrs:
+        return None
+    value = owner.attrs[name]
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    return None if value == "None" else value
+
+
+def number(path: Path, owner: h5py.Dataset, name: str) -> float | None:
+    """An attribute that is a number above 0; None where it is absent or says 'None'.
+
+    Raises:
+        DataError: anything else.
+    """
+    value = attribute(owner, name)
+    if value is None:
+        return None
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        result = float("nan")
+    if not (np.isfinite(result) and result > 0):
+        raise DataError(f"{path}: attribute {name!r} of {owner.name!r} is {value!r}; expected a number above 0.")
+    return result
+
+
+def check_arrays(path: Path, file: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset | None]:
+    """`features` [n, d] and `coords` [n, 2] of a slide's file, by shape and dtype only.
+
+    Raises:
+        DataError: one vector a slide, shapes that do not fit, values that are no floats, positions that are not
+            whole pixels.
+    """
+    features = file["features"]
+    if features.ndim == 1 or (features.ndim == 2 and features.shape[0] == 1 and _many(file)):
+        raise DataError(
+            f"{path}: features have shape {features.shape}, one vector for the whole slide. A model of bags needs one "
+            "a tile: give the folder of the patch features (TRIDENT: features_<encoder>)."
+        )
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise DataError(f"{path}: features have shape {features.shape}; expected [tiles, features].")
+    if features.dtype.kind != "f" and not _is_bfloat16(features):
+        raise DataError(f"{path}: features are {features.dtype}; expected float16, bfloat16 or float32.")
+    coords = file.get("coords")
+    if coords is None or not len(features):  # a slide without tissue: older tools leave odd shapes there
+        return features, coords
+    if coords.shape != (len(features), 2):
+        raise DataError(
+            f"{path}: coords have shape {coords.shape}, but there are {len(features)} rows of features; the file was "
+            "written in two halves that do not fit. Make it anew."
+        )
+    if coords.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: coords are {coords.dtype}; expected whole pixels of level 0. Positions in another unit cannot be "
+            "told apart from them; write a store (docs/data.md) with positions in micrometres."
+        )
+    return features, coords
+
+
+def _many(file: h5py.File) -> bool:
+    """Whether positions say that a slide has more than one tile."""
+    return "coords" in file and len(file["coords"].shape) == 2 and len(file["coords"]) > 1
+
+
+def _is_bfloat16(data: h5py.Dataset) -> bool:
+    """Two opaque bytes are how h5py writes NumPy's bfloat16; a float of 16 bits with 8 of exponent is the other way."""
+    if data.dtype.kind == "V" and data.dtype.itemsize == 2 and data.dtype.names is None:
+        return True
+    kind = data.id.get_type()
+    return isinstance(kind, h5py.h5t.TypeFloatID) and kind.get_size() == 2 and kind.get_ebias() == 127
+
+
+def values_of(data: h5py.Dataset) -> np.ndarray:
+    """All values of a features dataset, [n, d], in the precision of the file."""
+    values = data[:]
+    if _is_bfloat16(data):
+        import ml_dtypes  # comes with jax; light, but seldom needed
+
+        bfloat16 = np.dtype(ml_dtypes.bfloat16)
+        # where HDF5 knows the type, h5py widens it to float32, which loses nothing
+        return values.view(bfloat16) if values.dtype.kind == "V" else values.astype(bfloat16)
+    return values
+
+
+def sample(features: h5py.Dataset) -> str:
+    """sha256 of shape, dtype and up to `SAMPLED` rows: tells another extraction without reading the matrix."""
+    digest = hashlib.sha256(f"{features.shape} {features.dtype}".encode())
+    n = len(features)
+    for row in sorted({0, n // 2, n - 1}) if n else ():
+        digest.update(np.ascontiguousarray(features[row]).tobytes())
+    return digest.hexdigest()

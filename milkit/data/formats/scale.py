@@ -1,0 +1,105 @@
+"""From pixels of level 0 to micrometres: a given mpp against what the files say, and one scale for a cohort."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from milkit.data.formats.header import Header
+from milkit.data.where import and_more
+from milkit.errors import DataError
+
+SMALLEST_MPP, LARGEST_MPP = 0.02, 20.0
+"""Micrometres a pixel that a slide scanner could have; beyond them the unit is another one."""
+UM_AT_1X = 10.0
+"""mpp x magnification of a nominal scan: 0.25 um a pixel at 40x, 0.5 at 20x."""
+OFF_BY = 1.8
+"""A given mpp may be off the nominal one by less than this: "40x" stands for 0.2 to 0.3, a mix-up is a factor 2."""
+ONE_SCALE = 1.6
+"""Tiles of one cohort may differ in width by less than this: scanners called 40x have 0.22 to 0.26, some 20x 0.33."""
+SAME = 1.01
+"""Below this, tiles are as wide as each other for every purpose."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Tile sizes of a cohort in micrometres; None where unknown.
+
+    Attributes:
+        mpp: micrometres a pixel of the tiles as the tool handed them to the encoder; the median over slides.
+        tile_um: width of a tile, the median over slides.
+        range_um: narrowest and widest tile.
+    """
+
+    mpp: float | None
+    tile_um: float | None
+    range_um: tuple[float, float] | None = None
+
+    @property
+    def note(self) -> str:
+        """What a reader should know where slides differ, or ""."""
+        if self.range_um is None or self.range_um[1] <= SAME * self.range_um[0]:
+            return ""
+        return (
+            f"tiles are {self.range_um[0]:.4g} to {self.range_um[1]:.4g} um wide, by slide (several scanners?); "
+            f"the cohort's tile_um is the median, {self.tile_um:.4g}"
+        )
+
+
+def check_mpp(value: float, where: str) -> None:
+    """Raise a DataError unless a value can be micrometres per pixel."""
+    if not (np.isfinite(value) and SMALLEST_MPP <= value <= LARGEST_MPP):
+        raise DataError(
+            f"{where}: mpp {value!r}; expected micrometres per pixel at level 0 (the scan's full resolution), such "
+            f"as 0.25, between {SMALLEST_MPP} and {LARGEST_MPP:g}."
+        )
+
+
+def check_magnification(slides: Sequence[Header], mpp: Mapping[str, float]) -> None:
+    """Raise where a given mpp cannot be that of level 0, by the magnification that the tool noted.
+
+    Raises:
+        DataError: names up to five files with what they say.
+    """
+    wrong = []
+    for slide in slides:
+        if slide.level0_magnification is not None and slide.id in mpp:
+            said = f"level0_magnification {slide.level0_magnification:g}"
+            nominal = UM_AT_1X / slide.level0_magnification
+            if not 1 / OFF_BY < mpp[slide.id] / nominal < OFF_BY:
+                wrong.append(
+                    f"{slide.path}: {said}, about {nominal:.3g} um a pixel, but mpp {mpp[slide.id]:g} is given"
+                )
+    if wrong:
+        raise DataError(
+            f"{and_more(wrong[:5], len(wrong))}. mpp is that of level 0, the scan's full resolution, not that of the "
+            "tiles; correct it (or the column), or set mpp='-' to do without positions."
+        )
+
+
+def scale_of(slides: Sequence[Header], mpp: Mapping[str, float]) -> Scale:
+    """Tile sizes over the slides that have an mpp; None where any of them has no tile size.
+
+    Raises:
+        DataError: tiles of two scales, with a file of each.
+    """
+    known = [slide for slide in slides if slide.id in mpp]
+    if not known or any(slide.tile_level0_px is None for slide in known):
+        return Scale(None, None)
+    um = np.array([mpp[slide.id] * (slide.tile_level0_px or 0.0) for slide in known])
+    tile_px = {slide.tile_px for slide in known}
+    least, most = int(um.argmin()), int(um.argmax())
+    if um[most] > ONE_SCALE * um[least]:
+        raise DataError(
+            f"Tiles are {um[least]:.4g} um wide in {known[least].path} but {um[most]:.4g} um in {known[most].path}: "
+            "two magnifications in one cohort, whose features cannot be pooled. Cut the tiles at one scale (by mpp, "
+            "not by level), or correct the mpp of these slides."
+        )
+    px = tile_px.pop() if len(tile_px) == 1 else None
+    middle = float(np.median(um))
+    return Scale(_short(middle / px) if px else None, _short(middle), (_short(um[least]), _short(um[most])))
+
+
+def _short(value: float) -> float:
+    """A size without the dust of binary fractions."""
+    return float(f"{value:.10g}")

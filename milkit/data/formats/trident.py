@@ -1,0 +1,54 @@
+"""TRIDENT (0.3): `<mag>x_<size>px_<overlap>px_overlap/features_<encoder>/<slide>.h5`.
+
+`features` [N, d] in the encoder's dtype, chunks (1, d); `coords` int64 [N, 2], pixels of level 0. Attributes of
+`features`: `encoder` (absent from older files), `name`, `savetodir`; of `coords`: `patch_size` (pixels at the target
+magnification), `patch_size_level0` (pixels of level 0), `level0_magnification`, `target_magnification`, `overlap`,
+`name`, `savetodir`, `level0_width`, `level0_height`. None is stored as the text 'None'.
+
+Magnifications are rounded (a scanner with 0.23 um a pixel is "40x"), so they give no mpp: that of level 0 must come
+from elsewhere. A tile's width on the slide is `patch_size_level0` x that mpp; `patch_size` x mpp would be wrong by the
+factor between the two magnifications.
+"""
+
+from pathlib import Path
+
+import h5py
+
+from milkit.data.formats.header import Header, attribute, check_arrays, number, sample
+
+TOOL = "TRIDENT"
+KEPT = ("target_magnification", "level0_magnification", "patch_size", "patch_size_level0", "overlap")
+"""Attributes of `coords` that provenance keeps under TRIDENT's own names."""
+
+
+def is_trident(file: h5py.File) -> bool:
+    """Whether a file that holds `features` carries TRIDENT's attributes."""
+    coords = file.get("coords")
+    marked = coords is not None and {"patch_size_level0", "target_magnification"} & set(coords.attrs)
+    return bool(marked or {"encoder", "savetodir"} & set(file["features"].attrs))
+
+
+def header(path: Path, file: h5py.File) -> Header:
+    """What a TRIDENT file says without reading its features.
+
+    Raises:
+        DataError: shapes, dtypes or attributes that are not TRIDENT's.
+    """
+    features, coords = check_arrays(path, file)
+    said = {} if coords is None else {name: attribute(coords, name) for name in KEPT}
+    sizes = {} if coords is None else {name: number(path, coords, name) for name in KEPT if name != "overlap"}
+    tile_px = sizes.get("patch_size")
+    # a file made from another tool's positions has patch_size but not what it is at level 0
+    at_level0 = sizes.get("patch_size_level0")
+    return Header(
+        id=path.stem,
+        path=path,
+        length=len(features),
+        width=int(features.shape[1]),
+        encoder=attribute(features, "encoder"),
+        tile_px=None if tile_px is None else round(tile_px),
+        tile_level0_px=at_level0,
+        level0_magnification=sizes.get("level0_magnification"),
+        said={name: value for name, value in said.items() if value is not None},
+        sample=sample(features),
+    )
