@@ -1,7 +1,7 @@
 """The run folder: made once, locked against a second writer, every file whole or absent.
 
 config.json environment.json cohort.json folds.csv runs.csv history.jsonl predictions.csv
-top_instances.csv attention.json results.json report.md report.html table.tex figures/ weights/
+survival.json top_instances.csv attention.json results.json report.md report.html table.tex figures/ weights/
 programs/NNN/     what each finished program left; the files above are assembled from these
 """
 
@@ -62,9 +62,9 @@ def read_json(path: Path) -> Any:
 _OURS = (
     *("config.json", "environment.json", "cohort.json", "folds.csv", "runs.csv", "history.jsonl", "predictions.csv"),
     *("top_instances.csv", "attention.json", "results.json", "report.md", "report.html", "table.tex", "table.csv"),
-    *("figures", "weights", "programs", "source"),
+    *("figures", "weights", "programs", "source", "survival.json"),
 )
-_BEFORE_CONFIG = ("programs", "weights", "environment.json", "cohort.json", "folds.csv", "source")
+_BEFORE_CONFIG = ("programs", "weights", "environment.json", "cohort.json", "folds.csv", "survival.json", "source")
 
 
 def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> bool:

@@ -11,16 +11,19 @@ import numpy as np
 
 from milkit.errors import NonFiniteError
 from milkit.execute.folder import write_bytes, write_text
+from milkit.execute.optimism import Onlooker
 from milkit.execute.prepare import Prepared, Run
 from milkit.execute.rows import RunPrediction, program_predictions
+from milkit.execute.survival import cuts_on_training
 from milkit.track import Tracker, history_lines
 from milkit.train import checkpoint
-from milkit.train.engine import Engine, EpochLog, Group
+from milkit.train.engine import EpochLog, Group
 from milkit.train.fit import fit, start
 from milkit.train.state import RunState
 
 CHECKPOINT_SECONDS = 60.0
 TOP_INSTANCES = 10
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def program_folder(out: Path, program: int) -> Path:
@@ -54,14 +57,14 @@ def run_program(
     folder = program_folder(out, program)
     folder.mkdir(parents=True, exist_ok=True)
     runs = prepared.members(program)
-    state = _fit(prepared, program, prepared.engine, "validation", out, trackers, tell, stop)
-    group = prepared.group(program, "validation")
+    group = prepared.group(program)
+    state, best_on_test = _fit(prepared, program, group, out, trackers, tell, stop)
     fits = {"last": (state.params, state.buffers, _epochs_trained(folder, runs))}
     if prepared.selects:
         fits["validation"] = (state.best_params, state.best_buffers, np.asarray(state.best_epoch) + 1)
-    if prepared.optimistic is not None:
-        judged = _fit(prepared, program, prepared.optimistic, "test", out, [], tell, stop)
-        fits["optimistic"] = (judged.best_params, judged.best_buffers, np.asarray(judged.best_epoch) + 1)
+    if best_on_test is not None:
+        epochs = np.asarray(best_on_test["best_epoch"]) + 1
+        fits["optimistic"] = (best_on_test["best_params"], best_on_test["best_buffers"], epochs)
     order: list[str] = [s for s in ("validation", "last", "optimistic") if s in fits]
     seen = {s: _predict(prepared, group, fits[s], runs) for s in order}
     write_bytes(
@@ -73,49 +76,49 @@ def run_program(
     )
     _write_part(prepared, folder, runs, order, seen)
     _write_done(prepared, folder, runs, state)
-    for name in ("validation", "test"):
-        (folder / f"checkpoint_{name}.safetensors").unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _fit(
-    prepared: Prepared, program: int, engine: Engine, role: str, out: Path, trackers: list[Tracker],
+    prepared: Prepared, program: int, group: Group, out: Path, trackers: list[Tracker],
     tell: Callable[[int, str], None], stop: Callable[[], bool],
-) -> RunState:  # fmt: skip
-    """Fit a group with `role` as the part that judges epochs, from its checkpoint if there is one."""
+) -> tuple[RunState, dict[str, Any] | None]:  # fmt: skip
+    """Fit a group, from its checkpoint if there is one; also what an `Onlooker` saw, if the experiment wants one."""
     folder, runs = program_folder(out, program), prepared.members(program)
-    group = prepared.group(program, role)
-    judged = engine.setup.train.select != "last"
-    validation = engine.part(group.validation, [getattr(s, role) for s in prepared.plan.splits]) if judged else None
-    model, study = prepared.experiment.model, prepared.study
-    state = start(engine, model, study.features, prepared.out_features, group)
-    file = folder / f"checkpoint_{role}.safetensors"
-    history = _History(folder / "history.jsonl" if role == "validation" else None)
+    engine, study = prepared.engine, prepared.study
+    parts = [s.validation for s in prepared.plan.splits]
+    validation = engine.part(group.validation, parts) if prepared.selects else None
+    state = start(engine, prepared.experiment.model, study.features, prepared.out_features, group)
+    onlooker = None if prepared.optimistic is None else Onlooker(prepared, group, state)
+    file = folder / CHECKPOINT
+    history = _History(folder / "history.jsonl")
     first = 0
     if file.exists():
-        state, note = checkpoint.load(file, state)
-        first = int(note["epochs"])
+        kept, note = checkpoint.load(file, _kept(state, onlooker))
+        state, first = kept["state"], int(note["epochs"])
+        if onlooker is not None:
+            onlooker.best = kept["onlooker"]
         failed = np.flatnonzero(np.asarray(state.failed)[: len(runs)])
         if len(failed):  # it stopped there, and would again
             _stop(prepared, runs, state, int(failed[0]), file)
-        history.resume(first)
         tell(first, "resumed")
-    else:
-        history.resume(0)
+    history.resume(first)
     saved = time.monotonic()
 
     def on_epoch(epoch: int, state: RunState, log: EpochLog) -> None:
         nonlocal saved
         rows = _history_rows(prepared, runs, program, epoch, log)
         history.add(rows)
-        if role == "validation":
-            for tracker in trackers:
-                tracker.epoch(rows)
-        tell(1, _note(rows, role))
+        for tracker in trackers:
+            tracker.epoch(rows)
+        if onlooker is not None:
+            onlooker.look(epoch, state)
+        tell(1, _note(rows))
         failed = np.flatnonzero(np.asarray(log.failed)[: len(runs)])
         stopping = stop()
         if len(failed) or stopping or time.monotonic() - saved > CHECKPOINT_SECONDS:
             history.flush()
-            write_bytes(file, checkpoint.to_bytes(state, {"epochs": epoch + 1}))
+            write_bytes(file, checkpoint.to_bytes(_kept(state, onlooker), {"epochs": epoch + 1}))
             saved = time.monotonic()
         if len(failed):
             _stop(prepared, runs, state, int(failed[0]), file)
@@ -124,30 +127,33 @@ def _fit(
 
     state = fit(engine, group, state, validation, on_epoch, first)
     history.flush()
-    return state
+    return state, None if onlooker is None else onlooker.best
+
+
+def _kept(state: RunState, onlooker: Onlooker | None) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    return {"state": state} if onlooker is None else {"state": state, "onlooker": onlooker.best}
 
 
 class _History:
     """History lines of a program, kept in step with its checkpoint."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path) -> None:
         self._file, self._lines = file, ""
 
     def resume(self, epochs: int) -> None:
         """Keep what earlier attempts wrote up to the checkpoint, so that no epoch stands twice."""
-        if self._file is not None and self._file.exists():
+        if self._file.exists():
             lines = self._file.read_text().splitlines(keepends=True)
             self._lines = "".join(line for line in lines if json.loads(line)["epoch"] <= epochs)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Remember an epoch."""
-        if self._file is not None:
-            self._lines += history_lines(rows)
+        self._lines += history_lines(rows)
 
     def flush(self) -> None:
         """Write the file whole."""
-        if self._file is not None:
-            write_text(self._file, self._lines)
+        write_text(self._file, self._lines)
 
 
 def _history_rows(
@@ -178,12 +184,12 @@ def _history_rows(
     return rows
 
 
-def _note(rows: list[dict[str, Any]], role: str) -> str:
+def _note(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "all runs finished"
     note = f"epoch {rows[0]['epoch']}, training loss {np.median([r['train_loss'] for r in rows]):.3f}"
     losses = [r["validation_loss"] for r in rows if "validation_loss" in r]
-    if role == "validation" and losses:
+    if losses:
         note += f", validation loss {np.median(losses):.3f}"
     return note
 
@@ -220,7 +226,8 @@ def _predict(
 ) -> list[RunPrediction]:
     """Predict each role of each run once, with the parameters of one selection."""
     params, buffers, epochs = fit
-    roles = ["validation", "test"] + (["train"] if prepared.experiment.predict_train else [])
+    with_train = prepared.experiment.predict_train or cuts_on_training(prepared)
+    roles = ["validation", "test"] + (["train"] if with_train else [])
     out = [RunPrediction(run, int(epochs[i]), {}) for i, run in enumerate(runs)]
     splits = [prepared.split(r) for r in runs]
     padded = splits + [splits[0]] * (prepared.width - len(splits))

@@ -6,9 +6,11 @@ import numpy as np
 
 from milkit.execute.prepare import Prepared, Run
 from milkit.losses import unscale
+from milkit.metrics.pooling import pool
+from milkit.metrics.risk_groups import median_risk
 from milkit.metrics.thresholds import youden_thresholds
 from milkit.predictions import Predictions, concat
-from milkit.task import Binary, MultiLabel, Regression, probabilities
+from milkit.task import Binary, MultiLabel, Regression, Survival, probabilities
 
 Seen = list[tuple[int, np.ndarray, np.ndarray | None]]
 """(row of the study, logits, attention or None) of every bag of a part."""
@@ -36,14 +38,20 @@ def program_predictions(prepared: Prepared, seen: dict[str, list[RunPrediction]]
         for selection, runs in seen.items()
         for predicted in runs
         for role in predicted.roles
-        if predicted.roles[role]
+        if predicted.roles[role] and (role != "train" or prepared.experiment.predict_train)
     ]
     return concat(parts)
 
 
 def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
-    """Cut on a patient's probability by Youden's J on the validation part, one a label; NaN where there is none."""
+    """Cut on a patient's probability by Youden's J on the validation part, one a label; NaN where there is none.
+
+    Survival: the median risk of the validation patients, or of the training patients of a run that has no validation
+    part (`milkit.execute.survival` records which it was).
+    """
     task, bags = prepared.experiment.task, predicted.roles.get("validation", [])
+    if isinstance(task, Survival):
+        return _risk_cutoff(prepared, bags or predicted.roles.get("train", []))
     if not isinstance(task, Binary | MultiLabel):
         return np.full(1, np.nan)
     labels = prepared.out_features
@@ -54,9 +62,18 @@ def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
     target = prepared.study.targets.values[rows].reshape(len(bags), -1)
     # thresholds are applied to patients' scores, so they are chosen on patients' scores
     patients, first, member = np.unique(prepared.study.patient[rows], return_index=True, return_inverse=True)
-    pool = np.max if prepared.experiment.aggregate == "max" else np.mean
-    pooled = np.stack([pool(score[member == i], axis=0) for i in range(len(patients))])
+    highest = np.max if prepared.experiment.aggregate == "max" else np.mean
+    pooled = np.stack([highest(score[member == i], axis=0) for i in range(len(patients))])
     return youden_thresholds(target[first], pooled)
+
+
+def _risk_cutoff(prepared: Prepared, bags: Seen) -> np.ndarray:
+    if not bags:
+        return np.full(1, np.nan)
+    risk = probabilities(prepared.experiment.task, np.stack([logits for _, logits, _ in bags]))
+    patients, member = np.unique(prepared.study.patient[[row for row, _, _ in bags]], return_inverse=True)
+    pooled = pool("Survival", risk, member, len(patients), prepared.experiment.aggregate)
+    return np.array([median_risk(pooled[:, 0])])
 
 
 def _rows(prepared: Prepared, selection: str, predicted: RunPrediction, role: str) -> Predictions:

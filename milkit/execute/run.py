@@ -19,7 +19,9 @@ from milkit.execute.folder import locked, open_folder, read_json, write_bytes, w
 from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done, run_program
+from milkit.execute.survival import survival_json
 from milkit.experiment import Experiment
+from milkit.task import Survival
 from milkit.track import Progress, Tracker, WandbTracker, tracking
 
 FORMAT = 1
@@ -83,6 +85,8 @@ def _begin(
     write_json(out / "environment.json", env)
     write_json(out / "cohort.json", tables.cohort_json(prepared))
     prepared.plan.save(out / "folds.csv", prepared.study)
+    if isinstance(prepared.experiment.task, Survival):
+        write_json(out / "survival.json", survival_json(prepared, prepared.experiment.task))
     for name, text in files.items():
         (out / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(out / "source" / name, text)
@@ -92,8 +96,7 @@ def _begin(
 
 def _run_programs(prepared: Prepared, out: Path, track: Sequence[str], stop: Wish) -> None:
     experiment = prepared.experiment
-    epochs = experiment.train.epochs * (2 if prepared.optimistic is not None else 1)
-    progress = Progress(epochs * prepared.programs, experiment.name or "experiment")
+    progress = Progress(experiment.train.epochs * prepared.programs, experiment.name or "experiment")
     trackers: list[Tracker] = []
     if "wandb" in track:
         trackers.append(WandbTracker(out, experiment.name or "experiment", config.to_json(experiment)))

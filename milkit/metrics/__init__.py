@@ -56,6 +56,7 @@ from milkit.metrics.risk_groups import compare_groups, median_risk, risk_groups
 from milkit.metrics.table import Metric, TestPart, metrics_of
 from milkit.metrics.temperature import Temperature, fit_temperature
 from milkit.metrics.thresholds import threshold_at_sensitivity, youden_threshold, youden_thresholds
+from milkit.metrics.training_part import TrainingPart, survival_at_cuts
 
 __all__ = [
     "Aggregate",
@@ -69,6 +70,7 @@ __all__ = [
     "Roc",
     "Temperature",
     "TestPart",
+    "TrainingPart",
     "Undefined",
     "accuracy",
     "auprc",
@@ -124,6 +126,7 @@ __all__ = [
     "spearman",
     "specificity",
     "subset_accuracy",
+    "survival_at_cuts",
     "threshold_at_sensitivity",
     "why",
     "youden_threshold",

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from milkit.metrics import calibration, classification, concordance, ipcw, ranking, regression
 from milkit.metrics.draws import Value, Weight, not_finite, undefined
+from milkit.metrics.training_part import TrainingPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,9 @@ class TestPart:
         score: probabilities of classes (binary: both) or labels, values, or the risk, [n, s].
         threshold: of the positive class, chosen on validation patients, one a patient; NaN for none.
         censoring: for the IPCW C-index; estimated on these patients if None.
+        training: survival: what the training part says, which comes before `censoring`; None if it is not known.
+        survival: probability of being free of the event at each of the training part's cuts, [n, k]; None for a model
+            that predicts none.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
@@ -28,6 +32,8 @@ class TestPart:
     score: Float[np.ndarray, "n s"]
     threshold: Float[np.ndarray, "n"]
     censoring: ipcw.Censoring | None = None
+    training: TrainingPart | None = None
+    survival: Float[np.ndarray, "n k"] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -42,6 +48,13 @@ _BINS = "15 bins of equal width of the positive class's probability, each weighi
 _TOP_LABEL = "15 bins of equal width of the predicted class's probability, each weighing as much as it has patients"
 _LABEL_BINS = "15 bins of equal width of each label's probability, mean over labels"
 _CENSORING = "censoring estimated once, on all patients tested"
+_CENSORING_OF_TRAINING = (
+    "censoring estimated on each run's training part; events after its longest follow-up do not count"
+)
+_BRIER = (
+    "the score of the training part's Kaplan-Meier curve for everybody; averaged over time from a run's first to its "
+    "last time cut; censoring estimated on the training part"
+)
 
 Compute = Callable[[TestPart, Weight], Value]
 
@@ -67,20 +80,24 @@ class Metric:
     baseline: tuple[str, Compute] | None = None
 
 
-def metrics_of(kind: str, names: tuple[str, ...], specificity: float = 0.9) -> tuple[Metric, ...]:
+def metrics_of(
+    kind: str, names: tuple[str, ...], specificity: float = 0.9, *, training: bool = False, curves: bool = False
+) -> tuple[Metric, ...]:
     """The metrics of a task, the headline first.
 
     Args:
         kind: class name of the task.
         names: classes, labels or values.
         specificity: where `sensitivity_at_specificity_...` reads the ROC curve.
+        training: survival: test parts know what their training part says.
+        curves: survival: and predict survival at its time cuts.
     """
     return {
         "Binary": lambda: _binary(specificity),
         "MultiClass": lambda: _multi_class(len(names)),
         "MultiLabel": lambda: _multi_label(names),
         "Regression": lambda: _regression(names),
-        "Survival": _survival,
+        "Survival": lambda: _survival(training, curves),
     }[kind]()
 
 
@@ -224,13 +241,37 @@ def _regression(names: tuple[str, ...]) -> tuple[Metric, ...]:
     )
 
 
-def _survival() -> tuple[Metric, ...]:
+def _survival(training: bool, curves: bool) -> tuple[Metric, ...]:
     def at(p: TestPart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return p.target[:, 0], p.target[:, 1], p.score[:, 0]
 
-    return (
+    def uno(p: TestPart, w: Weight) -> Value:
+        if p.training is None:
+            return concordance.c_index_ipcw(*at(p), w, estimate=p.censoring)
+        return concordance.c_index_ipcw(*at(p), w, estimate=p.training.censoring, tau=p.training.follow_up)
+
+    found = (
         Metric("c_index", lambda p, w: concordance.c_index(*at(p), w)),
-        Metric("c_index_ipcw", lambda p, w: concordance.c_index_ipcw(*at(p), w, estimate=p.censoring), note=_CENSORING),
+        Metric("c_index_ipcw", uno, note=_CENSORING_OF_TRAINING if training else _CENSORING),
+    )
+    return (*found, _integrated_brier()) if curves else found
+
+
+def _integrated_brier() -> Metric:
+    def brier(p: TestPart, w: Weight, everybody: bool) -> Value:
+        if p.training is None or p.survival is None or not len(p.training.cuts):
+            return undefined(w, "the model predicts no survival curve, or its time cuts were not recorded")
+        known = p.training
+        survival = np.tile(known.everybody, (len(p), 1)) if everybody else p.survival
+        at = known.before_cuts
+        return ipcw.brier_ipcw(p.target[:, 0], p.target[:, 1], survival, at, w, estimate=known.censoring)
+
+    return Metric(
+        "integrated_brier",
+        lambda p, w: brier(p, w, False),
+        note=_BRIER,
+        bounds=(0.0, np.inf),
+        baseline=("kaplan_meier", lambda p, w: brier(p, w, True)),
     )
 
 
