@@ -48,7 +48,7 @@ def ece_labels(y: Num[np.ndarray, "n c"], prob: Float[np.ndarray, "n c"], weight
     if reason := not_finite(prob):
         return undefined(weight, reason)
     w = as_draws(weight, len(y))
-    each = [ece(y[:, i], prob[:, i], w) for i in range(y.shape[1])]
+    each = [np.asarray(ece(y[:, i], prob[:, i], w)) for i in range(y.shape[1])]
     return finish(np.mean(each, axis=0), weight, "no patient")
 
 

@@ -5,7 +5,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,29 @@ from typing import Any
 import numpy as np
 
 from milkit.errors import RunFolderError
-from milkit.metrics import Interval, Metric, corrected_resampled_t, metrics_of, percentile_interval
+from milkit.metrics import Aggregate, Metric, metrics_of
 from milkit.metrics.intervals import DRAWS, SEED
 from milkit.predictions import SELECTIONS, Predictions, whole_file
-from milkit.report.estimate import Aggregate, Estimates, Resample, Tested, estimates, tested
+from milkit.report.calibrated import calibration
+from milkit.report.complete import inner_folds, missing
+from milkit.report.entry import Sizes, counts, entry, number
+from milkit.report.estimate import Estimates, Measured, Resample, Tested, estimates, tested
+from milkit.report.levels import Columns
+from milkit.report.risk import (
+    Recorded,
+    of_all_runs,
+    predicts_curves,
+    read_training,
+    survival_summary,
+    with_training,
+)
+from milkit.report.subgroups import subgroups
+from milkit.report.validation import CALIBRATED, Temperatures, cut_at_sensitivity, fit_temperatures
 
 FORMAT = 1
 OPTIMISTIC = "optimistic"
-POOLED = "pooled over the folds of each repeat and seed, then averaged"
-NO_FOLD_VALUES = "pooled over folds: there are no values of single folds to form it from"
+SLIDES_ARE_PATIENTS = "each slide counted as a patient"
+YOUDEN = "Youden's J on each run's validation patients"
 
 
 def compute_results(
@@ -30,8 +43,15 @@ def compute_results(
     unit: str = "patient",
     aggregate: Aggregate = "mean",
     resample: Resample = "patient",
+    measured: Measured = "patient",
     marks: Sequence[str] = (),
-    n_train: Mapping[tuple[int, int], float | int] | None = None,
+    n_train: Sizes | None = None,
+    inner: Mapping[str, int] | None = None,
+    columns: Columns | None = None,
+    groups: Sequence[str] | None = (),
+    sensitivity: float | None = None,
+    temperatures: Temperatures | None = None,
+    training: Mapping[str, Recorded] | None = None,
     draws: int = DRAWS,
     specificity: float = 0.9,
     seed: int = SEED,
@@ -43,9 +63,18 @@ def compute_results(
         unit: what a bag was, for the record.
         aggregate: how the scores of a patient's bags become one.
         resample: unit of the bootstrap; sites where folds are grouped by site.
+        measured: `slide` where labels belong to slides: a row of every metric is a slide, resampled with its patient.
         marks: what every number must be read with.
         n_train: training patients of each (repeat, fold); where not given, the training rows are counted if there are
             any.
+        inner: inner fold of each run, for the record.
+        columns: further columns to group patients by, column -> bag -> cell; site and cohort are there anyway.
+        groups: columns of the sub-group table; None takes those with 2 to 8 levels, () none.
+        sensitivity: binary tasks: choose each run's threshold anew, for at least this sensitivity on its validation
+            patients; None keeps the thresholds in the table (Youden's J).
+        temperatures: of each run, where they were settled before (a locked model); fitted on validation rows if None.
+        training: survival: what each run's training part says (`survival.json`); censoring is estimated on the
+            patients tested where it is not given.
         draws: bootstrap draws.
         specificity: of `sensitivity_at_specificity_...`, 0 to 1.
         seed: of the bootstrap.
@@ -54,53 +83,109 @@ def compute_results(
         What `results.json` holds; numbers that are undefined are None with a note.
 
     Raises:
-        RunFolderError: no test row, a patient with two truths, or one without a site where sites are resampled.
+        RunFolderError: no test row, a patient with two truths, or one without a site where sites are resampled; a
+            column that cannot be grouped by.
     """
-    sizes = _train_patients(predictions) if n_train is None else dict(n_train)
+    sizes = _train_units(predictions, measured) if n_train is None else dict(n_train)
     test = predictions.take(predictions.role == "test")
+    validation = predictions.take(predictions.role == "validation")
     present = [s for s in SELECTIONS if (test.selection == s).any()]
     if not present:
         raise RunFolderError("The predictions hold no test row; no run has finished. Go on with --resume.")
-    metrics = metrics_of(test.kind, test.names, specificity)
+    if sensitivity is not None and (test.kind != "Binary" or not 0 < sensitivity <= 1):
+        raise RunFolderError(f"A cut at sensitivity {sensitivity} needs a binary task and a share above 0, up to 1.")
+    learnt = of_all_runs(test, training)
+    with_curves = predicts_curves(test, learnt)
+    metrics = metrics_of(test.kind, test.names, specificity, training=bool(learnt), curves=with_curves)
+    how: dict[str, Any] = {"aggregate": aggregate, "resample": resample, "measured": measured}
     selections: dict[str, Any] = {}
     for selection in present:
         rows = test.take(test.selection == selection)
-        study = tested(rows, aggregate, resample)
+        held = validation.take(validation.selection == selection)
+        if sensitivity is not None:
+            rows = cut_at_sensitivity(rows, held, sensitivity, aggregate, measured)
+        study = tested(rows, aggregate, resample, measured)
+        if learnt:
+            study = with_training(study, rows, learnt, aggregate)
         found = estimates(study, metrics, draws, seed)
         own_marks = list(dict.fromkeys([*marks, *([OPTIMISTIC] if selection == OPTIMISTIC else [])]))
-        selections[selection] = {
+        part: dict[str, Any] = {
             "marks": own_marks,
-            "counts": _counts(rows, study),
-            "metrics": {m.name: _entry(m, e, study, sizes, own_marks) for m, e in zip(metrics, found, strict=True)},
-            "per_run": _per_run(study, selection, metrics, found, own_marks),
+            "counts": counts(rows, study),
+            "metrics": {m.name: entry(m, e, study, sizes, own_marks) for m, e in zip(metrics, found, strict=True)},
         }
-    primary = present[0]
+        if test.kind == "Survival":
+            part["survival"] = survival_summary(study, learnt)
+        known = temperatures
+        if known is None and test.kind in CALIBRATED:
+            known = fit_temperatures(held, [run.name for run in study.runs], aggregate, measured)
+        part["per_run"] = _per_run(study, selection, metrics, found, own_marks, inner or {}, known or {})
+        if known is not None and test.kind in CALIBRATED:
+            given = {} if temperatures is None else {"fitted_on": "settled before these patients were seen"}
+            more = {"draws": draws, "seed": seed, **how, **given}
+            part["calibration"] = calibration(rows, known, metrics, sizes, own_marks, **more)
+        if selection == present[0]:
+            cells = {**bag_columns(rows), **(columns or {})}
+            more = {"marks": own_marks, "draws": draws, "seed": seed, **how}
+            by_group, group_notes = subgroups(rows, cells, groups, **more)
+        selections[selection] = part
+    primary = selections[present[0]]
     return {
         "format": FORMAT,
         "experiment": str(test.experiment[0]),
         "task": test.kind,
         "classes": list(test.names),
         "unit": unit,
-        "aggregate": aggregate,
-        "resample": resample,
+        **how,
         "draws": draws,
-        "selection": primary,
-        "marks": selections[primary]["marks"],
-        "counts": selections[primary]["counts"],
-        "metrics": selections[primary]["metrics"],
+        "selection": present[0],
+        "threshold": _chosen(test.kind, sensitivity),
+        "marks": primary["marks"],
+        "counts": primary["counts"],
+        "metrics": primary["metrics"],
+        **{name: primary[name] for name in ("calibration", "survival") if name in primary},
+        "subgroups": by_group,
+        "subgroup_notes": group_notes,
         "selections": selections,
-        "per_run": selections[primary]["per_run"],
+        "per_run": primary["per_run"],
     }
 
 
-def write_results(run_folder: Path | str, *, draws: int = DRAWS, specificity: float = 0.9) -> dict[str, Any]:
+def bag_columns(rows: Predictions) -> dict[str, dict[str, str]]:
+    """Site and cohort of each bag, where any is known."""
+    found = {
+        name: dict(zip(rows.bag.tolist(), getattr(rows, name).tolist(), strict=True)) for name in ("site", "cohort")
+    }
+    return {name: cells for name, cells in found.items() if any(cells.values())}
+
+
+def _chosen(kind: str, sensitivity: float | None) -> str | None:
+    """How the thresholds of `..._at_threshold` were chosen."""
+    if kind != "Binary":
+        return None
+    if sensitivity is None:
+        return YOUDEN
+    return f"the highest with a sensitivity of at least {sensitivity:g} on each run's validation patients"
+
+
+def write_results(
+    run_folder: Path | str,
+    *,
+    groups: Sequence[str] | None = None,
+    sensitivity: float | None = None,
+    draws: int = DRAWS,
+    specificity: float = 0.9,
+) -> dict[str, Any]:
     """Recompute `results.json` of a run folder from its `predictions.csv`.
 
     `config.json` tells the unit, how slides become patients, what folds are grouped by, and the marks; `cohort.json`
-    (or `runs.csv`) how many patients each split trained on.
+    (or `runs.csv`) how many patients each split trained on; `folds.csv` and `runs.csv` what should be there, so that
+    what is missing becomes a mark; `columns.csv` what patients can be grouped by.
 
     Args:
         run_folder: the folder.
+        groups: columns of the sub-group table; None takes those with 2 to 8 levels.
+        sensitivity: see `compute_results`.
         draws: bootstrap draws.
         specificity: of `sensitivity_at_specificity_...`.
 
@@ -108,155 +193,122 @@ def write_results(run_folder: Path | str, *, draws: int = DRAWS, specificity: fl
         What `results.json` holds.
 
     Raises:
-        RunFolderError: a file is missing or damaged, or the disk is full.
+        RunFolderError: a file is missing or damaged, a column cannot be grouped by, or the disk is full.
     """
     folder = Path(run_folder)
     config = _json(folder / "config.json")
-    unit = config.get("unit", "patient")
+    cohort = _json(folder / "cohort.json") if (folder / "cohort.json").is_file() else {}
+    predictions = Predictions.read(folder / "predictions.csv")
+    measured: Measured = "slide" if config.get("measured") == "slide" else "patient"
+    lacking, details = missing(folder, config, predictions)
+    flow = cohort.get("flow", {})
+    alone = any(str(note).startswith("no patient column") for note in flow.get("notes", ()))
     results = compute_results(
-        Predictions.read(folder / "predictions.csv"),
-        unit=unit,
+        predictions,
+        unit=config.get("unit", "patient"),
         aggregate=config.get("aggregate", "mean"),
         resample="site" if config.get("grouped_by") == "site" else "patient",
-        marks=tuple(config.get("marks", ())),
-        n_train=_recorded_train_patients(folder, unit),
+        measured=measured,
+        marks=(*config.get("marks", ()), *lacking, *([SLIDES_ARE_PATIENTS] if alone else [])),
+        n_train=_recorded_train_units(folder, config.get("unit", "patient"), measured),
+        inner=inner_folds(folder),
+        columns=_recorded_columns(folder / "columns.csv"),
+        groups=groups,
+        sensitivity=sensitivity,
+        training=read_training(folder),
         draws=draws,
         specificity=specificity,
     )
+    results |= {"left_out": _left_out(flow)} if flow else {}
+    results |= {"missing": details} if details else {}
     with whole_file(folder / "results.json") as file:
         json.dump(results, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.write("\n")
     return results
 
 
-def _entry(
-    metric: Metric, found: Estimates, study: Tested, sizes: Mapping[tuple[int, int], float | int], marks: list[str]
-) -> dict[str, Any]:
-    """One metric as `results.json` holds it."""
-    sampling, sampling_note = percentile_interval(found.draws, found.value)
-    if study.unit.max() == 0:
-        sampling, sampling_note = None, "there is only one patient or site to resample"
-    seen = found.draws[~np.isnan(found.draws)]
-    note = [metric.note] * bool(metric.note) + [POOLED] * metric.pooled
-    note += dict.fromkeys(reason for reason in found.reasons if reason)
-    entry: dict[str, Any] = {
-        "value": _number(found.value),
-        "sampling": _pair(sampling, metric) if not math.isnan(found.value) else None,
-        "sampling_note": sampling_note or None,
-        "sampling_bias": _number(float(seen.mean()) - found.value) if len(seen) else None,
-        "procedure": None,
-        "procedure_note": NO_FOLD_VALUES if metric.pooled else None,
-        "fold_sd": None,
-        "seed_sd": _number(found.seed_sd),
-        "undefined_folds": 0,
-        "undefined_runs": int(np.isnan(found.runs).sum()),
-        "marks": marks,
-        "note": "; ".join(note),
-    }
-    if metric.baseline is not None:
-        name, compute = metric.baseline
-        baseline = Metric(name, compute, metric.pooled)
-        entry[name] = _number(estimates(study, (baseline,), 1, SEED)[0].value)
-        if entry[name] is not None:
-            entry["note"] = "; ".join([f"{name} {entry[name]:.3f}", *note])
-    if found.splits is not None:
-        entry["undefined_folds"] = int(np.isnan(found.splits).sum())
-        seen = found.splits[~np.isnan(found.splits)]
-        entry["fold_sd"] = _number(float(seen.std(ddof=1))) if len(seen) > 1 else None
-        entry["procedure"], entry["procedure_note"] = _procedure(metric, found.splits, study, sizes)
-    return entry
-
-
-def _procedure(
-    metric: Metric, splits: np.ndarray, study: Tested, sizes: Mapping[tuple[int, int], float | int]
-) -> tuple[list[float] | None, str | None]:
-    """The corrected resampled t over splits, or None and why."""
-    tested_of: dict[tuple[int, int], list[int]] = {}
-    for run in study.runs:
-        tested_of.setdefault((run.repeat, run.fold), []).append(len(run.patient))
-    missing = [split for split in study.splits if not sizes.get(split)]
-    if missing and len(study.splits) > 1:
-        repeat, fold = missing[0]
-        return None, f"the number of training patients of repeat {repeat}, fold {fold}, is not known"
-    n_train = np.array([sizes.get(split) or np.nan for split in study.splits], np.float64)
-    n_test = np.array([np.mean(tested_of[split]) for split in study.splits])
-    interval, note = corrected_resampled_t(splits, n_test, n_train)
-    return _pair(interval, metric), note or None
+def _left_out(flow: Mapping[str, Any]) -> dict[str, int]:
+    """Slides that the study does not use, by reason."""
+    reasons = [str(reason) for _, reason in flow.get("left_out", ())]
+    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
 def _per_run(
-    study: Tested, selection: str, metrics: Sequence[Metric], found: Sequence[Estimates], marks: list[str]
+    study: Tested,
+    selection: str,
+    metrics: Sequence[Metric],
+    found: Sequence[Estimates],
+    marks: list[str],
+    inner: Mapping[str, int],
+    temperatures: Temperatures,
 ) -> list[dict[str, Any]]:
     """Each run's own values, and why some are missing; pooled metrics have none."""
     single = [(m, e) for m, e in zip(metrics, found, strict=True) if not m.pooled]
     rows = []
     for i, run in enumerate(study.runs):
+        own = [number(t) for t in temperatures.get(run.name, ())]
         rows.append(
             {
                 "run": run.name,
                 "repeat": run.repeat,
                 "fold": run.fold,
+                "inner": inner.get(run.name, 0),
                 "seed": run.seed,
                 "selection": selection,
                 "marks": marks,
                 "n": len(run.patient),
-                "metrics": {m.name: _number(e.runs[i]) for m, e in single},
+                **({"temperature": own[0] if len(own) == 1 else own} if own else {}),
+                "metrics": {m.name: number(e.runs[i]) for m, e in single},
                 "undefined": {m.name: e.reasons[i] for m, e in single if e.reasons[i]},
             }
         )
     return rows
 
 
-def _counts(rows: Predictions, study: Tested) -> dict[str, Any]:
-    """How much the numbers rest on; classes are counted in patients."""
-    target, names = study.target, rows.names
-    classes: dict[str, int] = {}
-    if rows.kind in ("Binary", "MultiClass"):
-        classes = {name: int((target[:, 0] == i).sum()) for i, name in enumerate(names)}
-    elif rows.kind == "MultiLabel":
-        classes = {name: int(target[:, i].sum()) for i, name in enumerate(names)}
-    elif rows.kind == "Survival":
-        classes = {"events": int(target[:, 1].sum()), "censored": int((1 - target[:, 1]).sum())}
-    return {
-        "patients": len(study.patients),
-        "bags": len(np.unique(rows.bag)),
-        "classes": classes,
-        "repeats": len({run.repeat for run in study.runs}),
-        "folds": len({run.fold for run in study.runs}),
-        "splits": len(study.splits),
-        "seeds": len({run.seed for run in study.runs}),
-        "runs": len(study.runs),
-    }
-
-
-def _train_patients(predictions: Predictions) -> dict[tuple[int, int], float]:
-    """Training patients of each split, counted in the rows of role train; empty where those were not written."""
+def _train_units(predictions: Predictions, measured: Measured) -> dict[tuple[int, int], float]:
+    """Training patients (slides) of each split, counted in the rows of role train; empty where there are none."""
     train = predictions.take(predictions.role == "train")
     sizes: dict[tuple[int, int], list[int]] = {}
     for run in np.unique(train.run):
         mine = train.take(train.run == run)
         key = (int(mine.repeat[0]), int(mine.fold[0]))
-        sizes.setdefault(key, []).append(len(np.unique(mine.patient)))
+        sizes.setdefault(key, []).append(len(np.unique(mine.bag if measured == "slide" else mine.patient)))
     return {key: float(np.mean(found)) for key, found in sizes.items()}
 
 
-def _recorded_train_patients(folder: Path, unit: str) -> dict[tuple[int, int], float] | None:
-    """Training patients of each split by `cohort.json`, else by `runs.csv`, which counts bags.
+def _recorded_train_units(folder: Path, unit: str, measured: Measured) -> dict[tuple[int, int], float] | None:
+    """Training patients (slides) of each split by `cohort.json`, else by `runs.csv`, which counts bags.
 
     Bags are patients only if the unit is.
     """
     cohort, runs = folder / "cohort.json", folder / "runs.csv"
+    counted = "bags" if measured == "slide" else "patients"
     found: dict[tuple[int, int], list[float]] = {}
     if cohort.is_file():
         for part in _json(cohort).get("folds", ()):
-            if part.get("role") == "train" and "patients" in part:
-                found.setdefault((int(part["repeat"]), int(part["fold"])), []).append(float(part["patients"]))
-    if not found and unit == "patient" and runs.is_file():
+            if part.get("role") == "train" and counted in part:
+                found.setdefault((int(part["repeat"]), int(part["fold"])), []).append(float(part[counted]))
+    if not found and (unit == "patient" or measured == "slide") and runs.is_file():
         with runs.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if row.get("n_train"):
                     found.setdefault((int(row["repeat"]), int(row["fold"])), []).append(float(row["n_train"]))
     return {key: float(np.mean(sizes)) for key, sizes in found.items()} or None
+
+
+def _recorded_columns(path: Path) -> dict[str, dict[str, str]]:
+    """Column -> bag -> cell of `columns.csv`; {} where it is absent."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = [name for name in reader.fieldnames or () if name not in ("bag", "patient")]
+        rows = list(reader)
+    short = [i for i, row in enumerate(rows, 2) if None in row or None in row.values()]
+    if short or "bag" not in (reader.fieldnames or ()):
+        where = f"line {short[0]} has another number of cells than the header" if short else "there is no column bag"
+        raise RunFolderError(f"{path}: {where}; it is written by `milkit run`: one row a bag. Restore or remove it.")
+    return {name: {row["bag"]: row[name] for row in rows} for name in names}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -269,11 +321,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunFolderError(f"{path} holds a {type(value).__name__}; expected an object of named values.")
     return value
-
-
-def _pair(interval: Interval | None, metric: Metric) -> list[float] | None:
-    return None if interval is None else list(interval.within(metric.bounds))
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

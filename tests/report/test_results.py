@@ -459,9 +459,10 @@ def test_write_results_reads_the_folder_and_writes_both_files(tmp_path):
     assert results["resample"] == "site"
     assert results["marks"] == ["leak"]
     expected = compute_results(
-        table, n_train={(0, f): 20 for f in range(3)}, resample="site", marks=("leak",), draws=50
+        table, n_train={(0, f): 20 for f in range(3)}, resample="site", marks=("leak",), groups=None, draws=50
     )
     assert expected == results
+    assert list(results["subgroups"]["site"]) == [f"s{i}" for i in range(6)]
     assert results["metrics"]["auroc"]["procedure"] is not None
 
 
