@@ -57,7 +57,7 @@ class Prepared:
         runs: all runs, in the order of programs and slots.
         width: runs of a program.
         engine: trains and selects on validation.
-        optimistic: the same with the test part as its validation part, if the experiment asks for it.
+        optimistic: judges epochs by the criterion of `experiment.optimistic`, if that is set; trains nothing.
         hyper: per split, what differs between runs.
         loss: per split, the loss's parameters.
     """
@@ -95,13 +95,8 @@ class Prepared:
         """The split of a run."""
         return self.plan.splits[run.split]
 
-    def group(self, program: int, validation: str) -> Group:
-        """The runs of a program as arrays; the last program is filled up with dummies, so that all have one width.
-
-        Args:
-            program: its number.
-            validation: the role that judges epochs: `validation`, or `test` for the optimistic fit.
-        """
+    def group(self, program: int) -> Group:
+        """The runs of a program as arrays; the last program is filled up with dummies, so that all have one width."""
         runs = list(self.members(program))
         active = np.arange(self.width) < len(runs)
         runs += [runs[0]] * (self.width - len(runs))
@@ -112,7 +107,7 @@ class Prepared:
             keys=jnp.stack([run_key(self.experiment.seed, *n) for n in numbers]),
             numbers=numbers,
             train=tuple(s.train for s in splits),
-            validation=tuple(getattr(s, validation) for s in splits),
+            validation=tuple(s.validation for s in splits),
             hyper=hyper,
             active=active,
         )
@@ -142,15 +137,16 @@ def prepare(experiment: Experiment) -> Prepared:
         loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in plan.splits
     )
     scalers = _scalers(study, plan) if train.standardise else [(None, None)] * len(plan.splits)
-    engine = _engine(experiment, study, plan)
+    engine = _engine(experiment, train, study, plan)
     hyper = tuple(
         Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
         for split, (shift, inverse), params in zip(plan.splits, scalers, loss, strict=True)
     )
     judge = None
     if experiment.optimistic is not None:
-        changed = replace(train, select=experiment.optimistic)
-        judge = _engine(replace(experiment, train=changed), study, plan, engine.data)
+        judge = _engine(
+            experiment, replace(train, select=experiment.optimistic, patience=None), study, plan, engine.data
+        )
     return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss)
 
 
@@ -236,8 +232,8 @@ def _runs(plan: Plan, seeds: int, width: int) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _engine(experiment: Experiment, study: Study, plan: Plan, data: Packed | None = None) -> Engine:
-    train, model, task = experiment.train, experiment.model, experiment.task
+def _engine(experiment: Experiment, train: Train, study: Study, plan: Plan, data: Packed | None = None) -> Engine:
+    model, task = experiment.model, experiment.task
     loss = for_task(task)
     # A loss that compares the bags of a step must not always meet bags of one length, so it gets a single rung.
     rungs = train.buckets if loss.decomposable else 1

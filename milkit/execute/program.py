@@ -89,7 +89,7 @@ def _fit(
     parts = [s.validation for s in prepared.plan.splits]
     validation = engine.part(group.validation, parts) if prepared.selects else None
     state = start(engine, prepared.experiment.model, study.features, prepared.out_features, group)
-    onlooker = None if prepared.optimistic is None else Onlooker(prepared, group, state)
+    onlooker = None if prepared.optimistic is None else Onlooker(prepared, program, group, state)
     file = folder / CHECKPOINT
     history = _History(folder / "history.jsonl")
     first = 0

@@ -1,7 +1,6 @@
 """Run a whole experiment into a run folder, or take up an interrupted one."""
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from milkit.execute.folder import locked, open_folder, read_json, write_bytes, w
 from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done, run_program
+from milkit.execute.source import kept_files, source_json
 from milkit.execute.survival import survival_json
 from milkit.experiment import Experiment
 from milkit.task import Survival
@@ -55,7 +55,7 @@ def execute(
     began = time.monotonic()
     with interruptible() as stop:
         prepared = prepare(experiment)
-        files = sources(experiment.model, source)
+        files = kept_files(experiment.model, source)
         settings = _settings(prepared, files)
         _same_data(settings, expected or {})
         with locked(out):
@@ -75,10 +75,11 @@ def execute(
 
 
 def _begin(
-    out: Path, prepared: Prepared, settings: dict[str, Any], files: Mapping[str, bytes], env: dict[str, Any],
+    out: Path, prepared: Prepared, settings: dict[str, Any], files: Mapping[str, Path], env: dict[str, Any],
     *, resume: bool, force: bool,
 ) -> float:  # fmt: skip
     """Make the run folder, or take it up; returns the seconds that were spent on it before."""
+    texts = {name: path.read_bytes() for name, path in files.items()}  # they may lie in the folder that is replaced
     if open_folder(out, settings, resume=resume, force=force):
         _same_environment(out, env)
         return float(read_json(out / "environment.json").get("seconds", 0.0))
@@ -87,7 +88,7 @@ def _begin(
     prepared.plan.save(out / "folds.csv", prepared.study)
     if isinstance(prepared.experiment.task, Survival):
         write_json(out / "survival.json", survival_json(prepared, prepared.experiment.task))
-    for name, text in files.items():
+    for name, text in texts.items():
         (out / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(out / "source" / name, text)
     write_json(out / "config.json", settings)  # last: it says that the folder can be resumed
@@ -113,28 +114,11 @@ def _run_programs(prepared: Prepared, out: Path, track: Sequence[str], stop: Wis
             if not is_done(out, program):
                 run_program(prepared, program, out, trackers, tell, stop)
                 tables.assemble(out, prepared.programs)
-            progress.advance(epochs - done, f"program {program + 1} of {prepared.programs} done")
+            progress.advance(experiment.train.epochs - done, f"program {program + 1} of {prepared.programs} done")
 
 
-EXPERIMENT_FILE = "experiment.py"
-
-
-def sources(model: object, source: Path | None) -> dict[str, bytes]:
-    """The files that a repetition needs: the experiment's, and that of a model which is not milkit's own."""
-    files = {} if source is None else {EXPERIMENT_FILE: source.read_bytes()}
-    if not type(model).__module__.startswith("milkit."):
-        try:
-            file = Path(inspect.getfile(type(model)))
-        except (OSError, TypeError):  # a notebook or a prompt: there is no file to keep
-            return files
-        if file.is_file() and (source is None or file.resolve() != source.resolve()):
-            files[file.name] = file.read_bytes()
-    return files
-
-
-def _settings(prepared: Prepared, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
     experiment = prepared.experiment
-    own = not type(experiment.model).__module__.startswith("milkit.")
     settings: dict[str, Any] = {
         "format": FORMAT,
         "experiment": config.to_json(experiment),
@@ -149,9 +133,7 @@ def _settings(prepared: Prepared, files: Mapping[str, bytes]) -> dict[str, Any]:
     }
     stated = json.dumps(settings, sort_keys=True).encode()
     settings["digest"] = hashlib.sha256(stated).hexdigest()
-    if own:
-        digests = {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
-        settings["source"] = {"model": type(experiment.model).__name__, "files": digests}
+    settings["source"] = source_json(experiment.model, files)
     return settings
 
 

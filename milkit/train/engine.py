@@ -198,6 +198,15 @@ class Engine:
         log = EpochLog(train_loss, loss, metric, state.best_epoch, learning, state.finished, state.failed)
         return state, EpochLog(*jax.device_get(tuple(log)))
 
+    def judge(self, group: Group, state: RunState, epoch: int, part: PartLayout) -> RunState:
+        """The state with its best epoch so far on a part, which `epoch` may be; training is not touched."""
+        shown = jax.tree.map(jnp.copy, state)  # `validate` consumes what it is given
+        judged, _ = validate(
+            self.setup, part.lengths, self.data, group.hyper, shown, jnp.asarray(epoch, jnp.int32),
+            tuple(map(jnp.asarray, part.index)), tuple(map(jnp.asarray, part.weight)),
+        )  # fmt: skip
+        return judged
+
     def predict(
         self, group: Group, params: Any, buffers: Any, part: PartLayout
     ) -> list[list[tuple[int, np.ndarray, np.ndarray | None]]]:

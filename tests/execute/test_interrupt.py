@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from safetensors import safe_open
@@ -57,11 +58,24 @@ def test_a_signal_that_python_would_drop_ends_the_study_after_the_epoch(
     assert [signal.getsignal(n) for n in SIGNALS] == before
     # one program of four epochs was whole, two epochs of the second are in its checkpoint
     assert len((out / "runs.csv").read_text().splitlines()) == 1 + 2
-    with safe_open(out / "programs" / "0001" / "checkpoint_validation.safetensors", "numpy") as file:
+    with safe_open(out / "programs" / "0001" / "checkpoint.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["milkit"])["epochs"] == 2
     execute(experiment, out, resume=True)
     for name in ("predictions.csv", "history.jsonl"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_study_that_watches_the_test_part_resumes_to_the_same_bytes(experiment, tmp_path, monkeypatch):
+    watching = replace(experiment, optimistic="loss", seeds=1)
+    execute(watching, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_at(patch, 3, signal.SIGINT)
+        with pytest.raises(Interrupted):
+            execute(watching, tmp_path / "run")
+    execute(watching, tmp_path / "run", resume=True)
+    whole, resumed = (tmp_path / name / "predictions.csv" for name in ("whole", "run"))
+    assert whole.read_bytes() == resumed.read_bytes()
+    assert b",optimistic," in whole.read_bytes()
 
 
 def test_before_the_first_epoch_a_signal_interrupts_at_once():

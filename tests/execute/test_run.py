@@ -209,7 +209,7 @@ def test_a_diverging_run_is_named_and_what_it_had_is_kept(experiment, tmp_path):
     out = tmp_path / "wild"
     with pytest.raises(NonFiniteError, match=r"Run r0f\ds\d .*finite in epoch \d+.*learning rate"):
         execute(wild, out)
-    assert list((out / "programs" / "0000").glob("checkpoint_validation.safetensors"))
+    assert list((out / "programs" / "0000").glob("checkpoint.safetensors"))
     assert (out / "history.jsonl").exists()
 
 
@@ -228,7 +228,7 @@ def test_without_validation_the_last_epoch_is_kept(experiment, tmp_path):
     assert np.isnan(p.threshold).all()
 
 
-def test_optimistic_selection_is_a_fit_of_its_own_and_leaves_the_honest_one_alone(experiment, finished, tmp_path):
+def test_optimistic_selection_watches_the_honest_trajectory_and_leaves_it_alone(experiment, finished, tmp_path):
     out = tmp_path / "optimistic"
     execute(replace(experiment, optimistic="accuracy"), out)
     p = Predictions.read(out / "predictions.csv")
@@ -243,6 +243,26 @@ def test_optimistic_selection_is_a_fit_of_its_own_and_leaves_the_honest_one_alon
         best, last = (right[test & (p.run == run) & (p.selection == s)].mean() for s in ("optimistic", "last"))
         assert best >= last
     assert "optimistic" not in (out / "history.jsonl").read_text()
+
+
+def test_optimistic_selection_is_the_best_epoch_of_studies_that_stop_at_each_epoch(experiment, tmp_path):
+    """Also without a validation part, as papers that select on test have none."""
+    bare = replace(
+        experiment, protocol=KFold(folds=2, validation=0.0), seeds=1, train=replace(experiment.train, select="last")
+    )
+
+    def accuracy(e, selection, name):
+        execute(e, tmp_path / name)
+        p = Predictions.read(tmp_path / name / "predictions.csv")
+        p = p.take(p.selection == selection)
+        return {str(r): float((((p.logits > 0) == (p.target > 0))[p.run == r]).mean()) for r in set(p.run)}
+
+    watched = accuracy(replace(bare, optimistic="accuracy"), "optimistic", "watched")
+    each = [
+        accuracy(replace(bare, train=replace(bare.train, epochs=n)), "last", f"epochs{n}")
+        for n in range(1, bare.train.epochs + 1)
+    ]
+    assert watched == {run: max(found[run] for found in each) for run in watched}
 
 
 def test_top_instances_are_the_largest_attention_weights(finished):

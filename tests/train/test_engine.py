@@ -27,7 +27,7 @@ from milkit.types import Bags, Output
 def trained(prepared, runs, epochs=None):
     """Train the given runs side by side; the states with a leading run axis."""
     prepared = replace(prepared, runs=tuple(runs))
-    group = prepared.group(0, "validation")
+    group = prepared.group(0)
     engine = prepared.engine
     part = engine.part(group.validation, [s.validation for s in prepared.plan.splits])
     state = start(engine, prepared.experiment.model, prepared.study.features, prepared.out_features, group)
@@ -67,7 +67,7 @@ def test_one_run_is_many_runs_of_one(experiment):
     """A step's gradient in float64 does not depend on how many runs share the program."""
     with jax.enable_x64(True):
         data = prepare(experiment)
-        wide = data.group(0, "validation")
+        wide = data.group(0)
         setup, model = data.engine.setup, data.experiment.model
         double = lambda tree: jax.tree.map(  # noqa: E731
             lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a), tree
@@ -90,7 +90,7 @@ def test_one_run_is_many_runs_of_one(experiment):
 
 def one_step(experiment, weight, optimizer=None, **train):
     data = prepare(replace(experiment, train=replace(experiment.train, optimizer=optimizer or Adam(0.1), **train)))
-    group = data.group(0, "validation")
+    group = data.group(0)
     one = lambda tree: jax.tree.map(lambda a: a[0], tree)  # noqa: E731
     hyper, key = one(group.hyper), group.keys[0]
     state = initial_state(data.experiment.model, 6, 1, data.experiment.train, hyper.rate, key)
@@ -130,7 +130,7 @@ def test_accumulated_steps_are_one_step_on_the_batch(experiment):
     """Two bags in one step, and the same two bags accumulated, move the parameters alike."""
     optimizer = Sgd(0.5, momentum=0.0)
     data = prepare(replace(experiment, train=replace(experiment.train, optimizer=optimizer, accumulate=2)))
-    hyper = jax.tree.map(lambda a: a[0], data.group(0, "validation").hyper)
+    hyper = jax.tree.map(lambda a: a[0], data.group(0).hyper)
     key = run_key(0, 0, 0, 0, 0)
     args = (9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
     setup = data.engine.setup
@@ -183,7 +183,7 @@ def test_patience_stops_a_run_and_keeps_its_best_epoch(experiment):
     train = replace(experiment.train, optimizer=Sgd(0.0), epochs=6, patience=2)
     data = prepare(replace(experiment, train=train))
     seen = []
-    group = data.group(0, "validation")
+    group = data.group(0)
     part = data.engine.part(group.validation, [s.validation for s in data.plan.splits])
     state = start(data.engine, train_model := data.experiment.model, 6, 1, group)
     assert train_model == ABMIL(encoder=(8,), attention=4)
@@ -198,7 +198,7 @@ def test_a_non_finite_loss_freezes_its_run_and_names_the_bag(experiment):
     bad = data.engine.data._replace(x=data.engine.data.x.at[int(data.engine.data.offsets[5])].set(jnp.nan))
     engine = data.engine
     engine.data = bad
-    group = data.group(0, "validation")
+    group = data.group(0)
     state = start(engine, experiment.model, 6, 1, group)
     before = jax.device_get(state.params)
     state, log = engine.epoch(group, state, 0, None)
@@ -218,7 +218,7 @@ def test_an_epoch_compiles_once_for_all_programs_and_never_calls_back(experiment
     for program in range(data.programs):
         trained(data, [slot(r, i) for i, r in enumerate(data.members(program))])
     assert train_epoch._cache_size() - before <= 1
-    group = data.group(0, "validation")
+    group = data.group(0)
     state = start(data.engine, experiment.model, 6, 1, group)
     order = (
         np.zeros(3, np.int32),
@@ -255,7 +255,7 @@ def test_a_gradient_that_is_not_finite_fails_at_its_own_step(experiment):
         )
     )
     data.engine.setup = broken
-    group = data.group(0, "validation")
+    group = data.group(0)
     state = start(data.engine, experiment.model, 6, 1, group)
     state, log = data.engine.epoch(group, state, 0, None)
     for i in range(4):
@@ -267,7 +267,7 @@ def test_a_gradient_that_is_not_finite_fails_at_its_own_step(experiment):
 
 def test_a_finished_run_learns_no_more(experiment):
     data = prepare(experiment)
-    group = data.group(0, "validation")
+    group = data.group(0)
     state = start(data.engine, experiment.model, 6, 1, group)
     state = state._replace(finished=jnp.array([True, False, True, False]))
     before = jax.device_get(state)
@@ -283,7 +283,7 @@ def test_an_undefined_criterion_never_wins_over_a_defined_one(experiment):
     train = replace(experiment.train, select="auroc")
     data = prepare(replace(experiment, train=train))
     one = lambda tree: jax.tree.map(lambda a: a[0], tree)  # noqa: E731
-    group = data.group(0, "validation")
+    group = data.group(0)
     state = one(start(data.engine, experiment.model, 6, 1, group))
     judge = lambda state, epoch, target, logit: judge_epoch(  # noqa: E731
         data.engine.setup, one(group.hyper), jnp.array(epoch), state,
@@ -300,7 +300,7 @@ def test_an_undefined_criterion_never_wins_over_a_defined_one(experiment):
 def test_accumulation_weighs_bags_not_steps(experiment):
     """Steps of one and of two bags make one update: each of the three bags counts a third."""
     data = prepare(replace(experiment, train=replace(experiment.train, optimizer=Sgd(0.5, momentum=0.0), accumulate=2)))
-    hyper = jax.tree.map(lambda a: a[0], data.group(0, "validation").hyper)
+    hyper = jax.tree.map(lambda a: a[0], data.group(0).hyper)
     key = run_key(0, 0, 0, 0, 0)
     args = (9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
     setup = data.engine.setup
@@ -386,7 +386,7 @@ def test_prediction_is_the_module_itself_without_dropout(experiment):
     """An independent path: the module on one unpadded bag, deterministic."""
     model = ABMIL(encoder=(8,), attention=4, dropout=0.5)
     data = prepare(replace(experiment, model=model))
-    group = data.group(0, "validation")
+    group = data.group(0)
     state = start(data.engine, model, 6, 1, group)
     tests = [data.split(r).test for r in data.members(0)]
     part = data.engine.part(tests, [s.test for s in data.plan.splits])
@@ -404,7 +404,7 @@ def test_prediction_is_the_module_itself_without_dropout(experiment):
 def test_a_models_own_objective_is_what_is_minimised(experiment):
     """Twice the bag loss gives twice the gradient under SGD."""
     data = prepare(replace(experiment, train=replace(experiment.train, optimizer=Sgd(0.5, momentum=0.0))))
-    hyper = jax.tree.map(lambda a: a[0], data.group(0, "validation").hyper)
+    hyper = jax.tree.map(lambda a: a[0], data.group(0).hyper)
     key = run_key(0, 0, 0, 0, 0)
     state = initial_state(experiment.model, 6, 1, data.experiment.train, hyper.rate, key)
     plain = data.engine.setup
