@@ -25,6 +25,7 @@ from milkit.metrics.classification import (
 from milkit.metrics.concordance import c_index, c_index_ipcw
 from milkit.metrics.decision import net_benefit, net_benefit_of_treating_all
 from milkit.metrics.draws import Undefined, why
+from milkit.metrics.hazard_ratio import HazardRatio, hazard_ratio
 from milkit.metrics.intervals import (
     Interval,
     bootstrap_blocks,
@@ -62,6 +63,7 @@ __all__ = [
     "Aggregate",
     "Auprc",
     "Censoring",
+    "HazardRatio",
     "Interval",
     "KaplanMeier",
     "LogRank",
@@ -94,6 +96,7 @@ __all__ = [
     "ece_top_label",
     "f1",
     "fit_temperature",
+    "hazard_ratio",
     "kaplan_meier",
     "logrank",
     "macro_auroc",

@@ -1,6 +1,5 @@
-"""The log-rank test between groups, with strata, and a hazard ratio from its sums."""
+"""The log-rank test between groups, with strata."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,6 @@ from scipy.special import chdtrc
 
 from milkit.metrics.censored import Column, censored_times, same_length
 from milkit.metrics.draws import Undefined
-from milkit.metrics.kaplan_meier import Z
 
 ONE_GROUP = "only one group holds patients, so there is nothing to compare"
 NO_RISK_SET = "no event happened while patients of more than one group were at risk"
@@ -26,8 +24,6 @@ class LogRank:
         groups: labels, sorted.
         observed: events in each group, [g].
         expected: events expected in each group if hazards were equal, [g].
-        hazard_ratio: of the second group against the first (two groups only), else an `Undefined`.
-        hazard_ratio_interval: its 95 % interval; NaN where there is none.
         strata: strata in which groups were compared.
     """
 
@@ -37,8 +33,6 @@ class LogRank:
     groups: tuple
     observed: Float[np.ndarray, "g"]
     expected: Float[np.ndarray, "g"]
-    hazard_ratio: float
-    hazard_ratio_interval: tuple[float, float]
     strata: int
 
 
@@ -53,9 +47,6 @@ def logrank(
     With strata, patients are compared within their stratum only and the sums of all strata are added: the test to take
     where groups were made by a rule that differs between strata (each fold's model with its own cut-off).
 
-    The hazard ratio is Peto's one-step estimate exp((O - E) / V): close to Cox's for ratios between about 0.4 and 2.5,
-    nearer to 1 than it should be beyond.
-
     Args:
         time: to event or censoring, in any unit, [n].
         event: 1 = event, 0 = censored, [n].
@@ -66,8 +57,7 @@ def logrank(
         DataError: a time or event that cannot be, or columns of different lengths.
 
     References:
-        Mantel (1966), Evaluation of survival data and two new rank order statistics. Peto & Peto (1972). Yusuf et al.
-        (1985), appendix, for the one-step hazard ratio.
+        Mantel (1966), Evaluation of survival data and two new rank order statistics. Peto & Peto (1972).
     """
     t, seen = censored_times(time, event)
     group = np.asarray(group)
@@ -86,20 +76,14 @@ def logrank(
     reason = ONE_GROUP if g < 2 else NO_RISK_SET if not compared else ""
     if reason:
         none = Undefined(reason)
-        return LogRank(none, none, g - 1, labels, observed, expected, none, (math.nan, math.nan), 0)
+        return LogRank(none, none, g - 1, labels, observed, expected, 0)
     difference = (observed - expected)[1:]
     # groups of which nobody was at risk at any event leave empty rows, which the pseudo-inverse passes over
     inner = variance[1:, 1:]
     chi2 = float(difference @ np.linalg.pinv(inner, hermitian=True) @ difference)
     degrees = int(np.linalg.matrix_rank(inner, hermitian=True))
-    ratio: float = Undefined("a hazard ratio is of two groups")
-    interval = (math.nan, math.nan)
-    if g == 2:
-        ratio = math.exp(difference[0] / inner[0, 0])
-        half = Z / math.sqrt(inner[0, 0])
-        interval = (ratio * math.exp(-half), ratio * math.exp(half))
     p = float(chdtrc(degrees, chi2))
-    return LogRank(chi2, p, degrees, labels, observed, expected, ratio, interval, compared)
+    return LogRank(chi2, p, degrees, labels, observed, expected, compared)
 
 
 def _sums(

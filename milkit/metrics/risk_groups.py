@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from milkit.errors import DataError
 from milkit.metrics.censored import Column, censored_times, same_length
 from milkit.metrics.draws import Undefined, not_finite, why
+from milkit.metrics.hazard_ratio import HazardRatio, hazard_ratio
 from milkit.metrics.kaplan_meier import KaplanMeier, kaplan_meier
 from milkit.metrics.logrank import LogRank, logrank
 
@@ -74,7 +75,7 @@ def compare_groups(
     return {
         "groups": {name: _group(curves.get(name)) for name in members},
         "logrank": logrank_entry(test),
-        "hazard_ratio": _ratio(test),
+        "hazard_ratio": _ratio(hazard_ratio(t, seen, high, stratum)),
         "curves": {name: _curve(curve) for name, curve in curves.items()},
     }
 
@@ -84,12 +85,12 @@ def logrank_entry(test: LogRank) -> dict[str, Any]:
     return {"chi2": _number(test.chi2), "p": _number(test.p), "strata": test.strata, "note": why(test.chi2)}
 
 
-def _ratio(test: LogRank) -> dict[str, Any]:
-    interval = [_number(bound) for bound in test.hazard_ratio_interval]
+def _ratio(found: HazardRatio) -> dict[str, Any]:
+    interval = [_number(found.low), _number(found.high)]
     return {
-        "value": _number(test.hazard_ratio),
+        "value": _number(found.value),
         "interval": None if None in interval else interval,
-        "note": why(test.hazard_ratio),
+        "note": why(found.value),
     }
 
 
