@@ -11,6 +11,7 @@ from milkit.report.sections.making import making
 from milkit.report.sections.numbers import numbers
 from milkit.report.sections.opening import opening
 from milkit.report.sections.pictures import pictures
+from milkit.report.sections.survival import survival
 from milkit.report.source import Source, read_source
 from milkit.report.tables import to_csv, to_tex
 
@@ -53,6 +54,7 @@ def make_page(source: Source) -> Page:
         *opening(source),
         *cohort(source),
         *numbers(source),
+        *survival(source),
         *pictures(source),
         *making(source),
     ]

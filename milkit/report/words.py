@@ -22,6 +22,7 @@ _LABELS = {
     "log_loss": "Log loss",
     "c_index": "C-index",
     "c_index_ipcw": "C-index (IPCW)",
+    "integrated_brier": "Integrated Brier score",
     "mae": "Mean absolute error",
     "mse": "Mean squared error",
     "rmse": "Root mean squared error",
@@ -29,7 +30,7 @@ _LABELS = {
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
 }
-_LOWER_IS_BETTER = {"brier", "ece", "nll", "log_loss", "mae", "mse", "rmse", "loss"}
+_LOWER_IS_BETTER = {"brier", "integrated_brier", "ece", "nll", "log_loss", "mae", "mse", "rmse", "loss"}
 _HEADLINES = ("auroc", "c_index")
 
 SELECTIONS = {
