@@ -46,7 +46,7 @@ def test_words(difference, error, said):
 
 def test_no_test_has_no_p():
     found = t_verdict(0.1, 0.0, 9)
-    assert math.isnan(found.p) and math.isnan(found.low) and math.isnan(found.detectable)
+    assert np.isnan([found.p, found.low, found.high, found.detectable]).all()
     assert t_verdict(0.0, 0.0, 9).p == 1.0
     with pytest.raises(ValueError, match="must be >= 0"):
         t_verdict(0.1, -0.1, 9)
