@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from milkit.data.targets import Targets
+from milkit.data.where import and_more
 from milkit.errors import DataError
 
 if TYPE_CHECKING:  # milkit.types imports jax; this room does without it until a bag is read
@@ -61,6 +62,15 @@ class Flow:
     def reasons(self) -> dict[str, int]:
         """How many slides were left out for each reason."""
         return dict(Counter(reason for _, reason in self.left_out))
+
+    def __str__(self) -> str:
+        """The flow in words, a line each: what came in, what was left out and why, what is left, and the notes."""
+        lines = [f"{self.rows} rows in the table, {self.matched} with features"]
+        for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
+            ids = [slide for slide, why in self.left_out if why == reason]
+            lines.append(f"left out {count}: {reason} ({and_more(ids[:3], count)})")
+        lines.append(f"{self.bags} bags of {self.patients} patients")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def as_dict(self) -> dict[str, Any]:
         """The flow as JSON-able values."""

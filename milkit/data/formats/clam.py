@@ -7,13 +7,15 @@ tile size was is only in the *patches* file of the same slide, whose `coords` ca
 sound HDF5 file with too few rows; the patches file gives it away.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from milkit.data.formats.header import Header, attribute, check_arrays, number, opened, sample
+from milkit.data.formats.header import Header, attributes, check_arrays, number, opened, sample
 from milkit.errors import DataError
 
 TOOL = "CLAM"
@@ -73,20 +75,20 @@ def with_patches(slide: Header, given: str) -> Header:
                 f"{slide.path}: features of {slide.length} tiles, but {path} lists {len(coords)}: the extraction was "
                 "interrupted, or the tiles were cut anew since. Extract the slide again, or remove the file."
             )
-        size, level = number(path, coords, "patch_size"), attribute(coords, "patch_level")
-        downsample = _downsample(path, coords)
-    said = {"patch_size": size, "patch_level": level, "downsample": downsample}
+        said = attributes(coords)
+    size, downsample = number(path, said, "patch_size"), _downsample(path, said)
+    kept = {"patch_size": said.get("patch_size"), "patch_level": said.get("patch_level"), "downsample": downsample}
     return replace(
         slide,
         tile_px=None if size is None else round(size),
         tile_level0_px=None if size is None or downsample is None else size * downsample,
-        said={name: value for name, value in said.items() if value is not None},
+        said={name: value for name, value in kept.items() if value is not None},
     )
 
 
-def _downsample(path: Path, coords: h5py.Dataset) -> float | None:
+def _downsample(path: Path, said: Mapping[str, Any]) -> float | None:
     """How much smaller `patch_level` is than level 0; CLAM stores it for x and y."""
-    value = attribute(coords, "downsample")
+    value = said.get("downsample")
     if value is None:
         return None
     both = np.atleast_1d(np.asarray(value))

@@ -131,7 +131,6 @@ def source_of(found: Found, encoder: str = "", patches: str = "") -> SlideFiles:
     notes = list(found.notes)
     if found.layout == "clam":
         slides = tuple(clam.with_patches(slide, patches) for slide in slides)
-        notes += _without_patches(slides)
     elif patches:
         raise DataError(
             f"patches={patches!r} is for CLAM's files; {trident.TOOL}'s know their tile size. Leave it out."
@@ -145,6 +144,7 @@ def source_of(found: Found, encoder: str = "", patches: str = "") -> SlideFiles:
         _one("patch_size", slides, lambda slide: slide.tile_px)
         _one("target_magnification", slides, lambda slide: slide.said.get("target_magnification"))
     tile_px = {slide.tile_px for slide in slides}
+    notes += _without_size(slides, found.layout)
     if name is None:
         notes.append(f"the encoder is not known: {LAYOUTS[found.layout][0]}'s files do not name it; encoder='...' does")
     provenance: dict[str, Any] = {
@@ -178,7 +178,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     files = [entry for entry in inside if entry.suffix.lower() == ".h5" and entry.is_file()]
     if files:
-        return files, [entry.name for entry in inside if entry not in set(files)]
+        taken = set(files)
+        return files, [entry.name for entry in inside if entry not in taken]
     if (path / "h5_files").is_dir():
         return _files(path / "h5_files")
     raise DataError(_no_files(path, inside))
@@ -225,13 +226,18 @@ def _one(
     return check_agree(what, [(str(slide.path), value(slide)) for slide in slides], do)
 
 
-def _without_patches(slides: Sequence[Header]) -> list[str]:
+def _without_size(slides: Sequence[Header], layout: str) -> list[str]:
+    """A note on the slides whose tile size is not known, and what would supply it."""
     lack = [slide.id for slide in slides if slide.tile_level0_px is None]
     if not lack:
         return []
+    why = {
+        "clam": "CLAM keeps it in patches/<slide>.h5 (attributes patch_size, downsample); patches='folder' names the "
+        "folder",
+        "trident": "no attribute patch_size_level0 of coords; have TRIDENT cut the tiles, or write a store",
+    }[layout]
     return [
-        f"the tile size of {len(lack)} of {len(slides)} slides is not known ({and_more(lack[:3], len(lack))}): CLAM "
-        "keeps it in patches/<slide>.h5 (attributes patch_size, downsample); patches='folder' names the folder"
+        f"the tile size of {len(lack)} of {len(slides)} slides is not known ({and_more(lack[:3], len(lack))}): {why}"
     ]
 
 

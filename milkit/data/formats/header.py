@@ -73,32 +73,31 @@ def _why(path: Path, error: Exception) -> str:
     return f"{path} cannot be read, it is damaged or half-written ({text}); make or copy it anew, or remove it."
 
 
-def attribute(owner: h5py.HLObject, name: str) -> Any:
-    """An attribute as a plain Python value; None where it is absent or says 'None'."""
-    if name not in owner.attrs:
-        return None
-    value = owner.attrs[name]
+def attributes(data: h5py.Dataset | None) -> dict[str, Any]:
+    """Attributes as plain Python values; those that say 'None' are left out, and so are those of a missing dataset."""
+    return {} if data is None else {k: v for k, v in ((k, _plain(v)) for k, v in data.attrs.items()) if v != "None"}
+
+
+def _plain(value: Any) -> Any:
     value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return None if value == "None" else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def number(path: Path, owner: h5py.Dataset, name: str) -> float | None:
-    """An attribute that is a number above 0; None where it is absent or says 'None'.
+def number(path: Path, said: Mapping[str, Any], name: str) -> float | None:
+    """An attribute of `coords` that is a number above 0; None where it is absent.
 
     Raises:
         DataError: anything else.
     """
-    value = attribute(owner, name)
-    if value is None:
+    if name not in said:
         return None
     try:
-        result = float(value)
+        result = float(said[name])
     except (TypeError, ValueError):
         result = float("nan")
     if not (np.isfinite(result) and result > 0):
-        raise DataError(f"{path}: attribute {name!r} of {owner.name!r} is {value!r}; expected a number above 0.")
+        raise DataError(f"{path}: attribute {name!r} of 'coords' is {said[name]!r}; expected a number above 0.")
     return result
 
 

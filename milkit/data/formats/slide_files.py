@@ -1,5 +1,6 @@
 """A folder of one file a slide as a source of features: headers in memory, features from the disk when asked for."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,13 +92,15 @@ class SlideFiles:
         scale = scale_of(slides, mpp)
         values = sorted({mpp[s] for s in self.ids if s in mpp})
         given = {"mpp_level0": values[0] if len(values) == 1 else [values[0], values[-1]]} if values else {}
+        text = json.dumps([[s, mpp[s]] for s in self.ids if s in mpp])
         sizes: dict[str, Any] = {"mpp": scale.mpp, "tile_um": scale.tile_um}
         if scale.range_um is not None and scale.note:
             sizes["tile_um_range"] = list(scale.range_um)
         note = f"positions: pixels of level 0 x {said}"
         return replace(
             self,
-            provenance={**self.provenance, **sizes, **given},
+            # a run is repeated on the same data only, and positions are data
+            provenance={**self.provenance, **sizes, **given, "mpp_sha256": hashlib.sha256(text.encode()).hexdigest()},
             mpp_level0=dict(mpp),
             notes=(*self.notes, note, *filter(None, [scale.note])),
             kept_coords={},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 
-from milkit.data.formats.header import Header, attribute, check_arrays, number, sample
+from milkit.data.formats.header import Header, attributes, check_arrays, number, sample
 
 TOOL = "TRIDENT"
 KEPT = ("target_magnification", "level0_magnification", "patch_size", "patch_size_level0", "overlap")
@@ -35,20 +35,20 @@ def header(path: Path, file: h5py.File) -> Header:
         DataError: shapes, dtypes or attributes that are not TRIDENT's.
     """
     features, coords = check_arrays(path, file)
-    said = {} if coords is None else {name: attribute(coords, name) for name in KEPT}
-    sizes = {} if coords is None else {name: number(path, coords, name) for name in KEPT if name != "overlap"}
-    tile_px = sizes.get("patch_size")
-    # a file made from another tool's positions has patch_size but not what it is at level 0
-    at_level0 = sizes.get("patch_size_level0")
+    said = attributes(coords)
+    sizes = {name: number(path, said, name) for name in KEPT if name != "overlap"}
+    tile_px = sizes["patch_size"]
+    encoder = attributes(features).get("encoder")
     return Header(
         id=path.stem,
         path=path,
         length=len(features),
         width=int(features.shape[1]),
-        encoder=attribute(features, "encoder"),
+        encoder=None if encoder is None else str(encoder),
         tile_px=None if tile_px is None else round(tile_px),
-        tile_level0_px=at_level0,
-        level0_magnification=sizes.get("level0_magnification"),
-        said={name: value for name, value in said.items() if value is not None},
+        # absent where TRIDENT was given another tool's positions
+        tile_level0_px=sizes["patch_size_level0"],
+        level0_magnification=sizes["level0_magnification"],
+        said={name: said[name] for name in KEPT if name in said},
         sample=sample(features),
     )

@@ -1,0 +1,215 @@
+"""Folders as they are: stray, broken and foreign files, many slides, and processes that fork."""
+
+import multiprocessing
+import time
+import warnings
+
+import h5py
+import numpy as np
+import pytest
+from foreign_files import TILING, clam, grid, trident
+
+from milkit.data.features import open_features
+from milkit.data.store import write_store
+from milkit.errors import DataError
+from milkit.types import Bag
+
+FOLDER = f"job/{TILING}/features_uni_v2"
+
+
+@pytest.fixture
+def job(folder, features):
+    """Three slides of TRIDENT."""
+    for i, name in enumerate("abc"):
+        trident(folder / "job", name, features(i), grid(3))
+    return folder / FOLDER
+
+
+def test_other_files_are_passed_over_and_said(job):
+    for name in ("._a.h5", ".DS_Store", "notes.txt", "d.h5.lock"):
+        (job / name).write_bytes(b"\0\5")
+    source = open_features(FOLDER)
+    assert source.ids == ("a", "b", "c")
+    assert source.notes == (f"not read in {FOLDER}: d.h5.lock, notes.txt",)
+
+
+def test_every_broken_file_is_named(job):
+    whole = (job / "a.h5").read_bytes()
+    (job / "a.h5").write_bytes(whole[: len(whole) // 2])
+    (job / "b.h5").write_bytes(b"")
+    (job / "d.h5").write_text("not HDF5")
+    with pytest.raises(DataError) as caught:
+        open_features(FOLDER)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{FOLDER}/a.h5 is half-written or cut short")
+    assert lines[1].startswith(f"{FOLDER}/b.h5 is an empty file")
+    assert lines[2].startswith(f"{FOLDER}/d.h5 is not an HDF5 file, or a half-written one")
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_file_cut_anywhere_is_refused_when_opened_or_read(job, cut):
+    whole = (job / "b.h5").read_bytes()
+    (job / "b.h5").write_bytes(whole[: len(whole) * cut // 12])
+    with pytest.raises(DataError, match=r"b\.h5"):
+        open_features(FOLDER).read("b")
+
+
+def test_damaged_values_are_an_error_that_names_the_file(job, folder, features):
+    """A chunk whose bytes cannot be unpacked: found when it is read, not when the folder is opened."""
+    path = job / "a.h5"
+    with h5py.File(path, "a") as file:
+        said, tiling = dict(file["features"].attrs), dict(file["coords"].attrs)
+        del file["features"]
+        data = file.create_dataset("features", data=np.ones((6, 4), np.float32), chunks=(1, 4), compression="gzip")
+        data.attrs.update(said)
+        del file["coords"]
+        file["coords"] = grid(6)
+        file["coords"].attrs.update(tiling)
+        where = data.id.get_chunk_info(1)
+    raw = bytearray(path.read_bytes())
+    raw[where.byte_offset : where.byte_offset + where.size] = b"\xff" * where.size
+    path.write_bytes(raw)
+    source = open_features(FOLDER)
+    with pytest.raises(DataError, match=r"a\.h5 cannot be read, it is damaged"):
+        source.read("a")
+
+
+def test_a_file_that_goes_or_changes_afterwards_is_an_error(job, folder, features):
+    source = open_features(FOLDER)
+    (job / "a.h5").unlink()
+    trident(folder / "job", "b", features(1, 5), grid(5))
+    with pytest.raises(DataError, match=r"a\.h5 is gone"):
+        source.read("a")
+    with pytest.raises(DataError, match=r"b\.h5 changed since it was opened: \(5, 4\) instead of \(3, 4\)"):
+        source.read("b")
+    with pytest.raises(DataError, match=r"No features of slide 'cc'\. Did you mean 'c'"):
+        source.read("cc")
+
+
+def test_slides_of_two_widths_or_tools_are_refused(job, folder, features):
+    trident(folder / "job", "d", features(3, d=5), grid(3))
+    with pytest.raises(DataError, match=r"one features an instance; .*a\.h5: 4, but .*d\.h5: 5"):
+        open_features(FOLDER)
+    clam(folder / "results", "d", features(3), grid(3)).rename(job / "d.h5")
+    with pytest.raises(DataError, match=r"one layout; .*a\.h5: trident, but .*d\.h5: clam"):
+        open_features(FOLDER)
+
+
+def test_several_folders_are_one_cohort_that_holds_a_slide_once(job, folder, features):
+    trident(folder / "other", "d", features(3), grid(3))
+    source = open_features([FOLDER, f"other/{TILING}/features_uni_v2"], mpp=0.25)
+    assert source.ids == ("a", "b", "c", "d")
+    assert source.provenance["folders"] == [FOLDER, f"other/{TILING}/features_uni_v2"]
+    trident(folder / "other", "a", features(0), grid(3))
+    with pytest.raises(DataError, match=rf"Slide 'a' is in {FOLDER}/a\.h5 and in other/.*/a\.h5"):
+        open_features([FOLDER, f"other/{TILING}/features_uni_v2"])
+    write_store("s.h5", [Bag("s", features(9))])
+    with pytest.raises(DataError, match=r"one layout; .*but s\.h5: milkit store"):
+        open_features([FOLDER, "s.h5"])
+
+
+def test_single_files_may_be_named(job):
+    assert open_features([f"{FOLDER}/b.h5", f"{FOLDER}/a.h5"]).ids == ("b", "a")
+
+
+def test_one_slide_in_two_spellings_of_the_ending_is_refused(job, folder, features):
+    trident(folder / "job", "e", features(3), grid(3)).rename(job / "a.H5")
+    with pytest.raises(DataError, match=r"Slide 'a' is in .*a\.H5 and in .*a\.h5"):
+        open_features(FOLDER)
+
+
+def test_a_folder_of_stores_is_a_cohort(folder, features):
+    (folder / "stores").mkdir()
+    for name in ("one", "two"):
+        write_store(f"stores/{name}.h5", [Bag(name, features(1))], encoder="uni")
+    source = open_features("stores")
+    assert tuple(source.ids) == ("one", "two")
+    for option in ({"mpp": 0.5}, {"encoder": "uni"}, {"patches": "p"}):
+        with pytest.raises(DataError, match="is a milkit store.*leave out " + next(iter(option))):
+            open_features("stores", **option)
+
+
+@pytest.mark.parametrize(
+    ("content", "attributes", "message"),
+    [
+        ({"feats": np.zeros((2, 3), np.float16), "coords": np.zeros((2, 2))}, {}, "looks like STAMP's"),
+        (
+            {"features": np.zeros((2, 3)), "coords": grid(2), "labels": np.zeros(1)},
+            {},
+            "which neither TRIDENT nor CLAM",
+        ),
+        # mussel keeps another size under patch_size: not to be taken for one of the two
+        (
+            {"features": np.zeros((2, 3)), "coords": grid(2)},
+            {"mpp": 0.5, "patch_size": 512},
+            "neither TRIDENT nor CLAM",
+        ),
+        ({"slide1/feat": np.zeros((2, 3))}, {}, "it holds groups"),
+        ({"x": np.zeros(3)}, {}, r"it holds \['x'\], which is no layout"),
+        ({"features": np.zeros((2, 3), np.int64), "coords": grid(2)}, {}, "features are int64"),
+        ({"features": np.zeros((2, 3, 1)), "coords": grid(2)}, {}, r"shape \(2, 3, 1\); expected \[tiles, features\]"),
+    ],
+)
+def test_layouts_that_are_not_read_are_told_apart(folder, content, attributes, message):
+    (folder / "f").mkdir()
+    with h5py.File(folder / "f" / "a.h5", "w") as file:
+        for name, values in content.items():
+            file[name] = values
+        for name, value in attributes.items():
+            file["coords"].attrs[name] = value
+    with pytest.raises(DataError, match=r"f/a\.h5: .*" + message):
+        open_features("f")
+
+
+def test_folders_without_features_are_refused(folder):
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no \.h5 file \(it holds nothing\)"):
+        open_features("empty")
+    with pytest.raises(DataError, match="nowhere is not there"):
+        open_features("nowhere")
+
+
+def test_opening_a_thousand_slides_reads_no_features(folder):
+    """Files of 4 GB each on paper (nothing of it is on disk): a reader that touched the matrices would not return."""
+    (folder / "f").mkdir()
+    with h5py.File(folder / "one.h5", "w") as file:
+        data = file.create_dataset("features", (1_000_000, 1024), np.float32, chunks=(1, 1024), maxshape=(None, 1024))
+        data.attrs.update({"encoder": "uni_v2", "name": "a", "savetodir": "x"})
+        xy = file.create_dataset("coords", (1_000_000, 2), np.int64, chunks=(1, 2), maxshape=(None, 2))
+        xy.attrs.update({"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40,
+                         "target_magnification": 20, "overlap": 0})  # fmt: skip
+    for i in range(1000):
+        (folder / "f" / f"{i:04d}.h5").hardlink_to(folder / "one.h5")
+    start = time.process_time()
+    source = open_features("f", mpp=0.25)
+    assert time.process_time() - start < 20
+    assert int(source.lengths.sum()) == 10**9
+    assert source.provenance["tile_um"] == 128.0
+
+
+def test_other_features_of_the_same_shape_are_told_apart(job, folder, features):
+    before = open_features(FOLDER).provenance["sample_sha256"]
+    assert open_features(FOLDER).provenance["sample_sha256"] == before
+    trident(folder / "job", "b", features(5), grid(3))
+    assert open_features(FOLDER).provenance["sample_sha256"] != before
+
+
+def _first(source, slide, queue):
+    queue.put(float(source.read(slide)[0][0, 0]))
+
+
+def test_forked_processes_read_on_their_own(job):
+    """No handle stays open, so none is shared across a fork."""
+    source = open_features(FOLDER, mpp=0.25)
+    source.read("a")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX warns of any fork; the child uses NumPy only
+        workers = [context.Process(target=_first, args=(source, slide, queue)) for slide in "abc"]
+        for worker in workers:
+            worker.start()
+    assert sorted(queue.get(timeout=30) for _ in workers) == [0.0, 100.0, 200.0]
+    for worker in workers:
+        worker.join()
