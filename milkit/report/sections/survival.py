@@ -93,22 +93,21 @@ def _repeats(found: dict[str, Any]) -> Table:
         for one in found["repeats"]
     ]
     header = ("Repeat", "Low", "High", "χ²", "p", "Hazard ratio")
-    note = (
-        "The same patients, split anew: no repeat is a replication of another. Table, curves and test above: the first."
-    )
+    note = "The same patients, split anew: no repeat replicates another. Table, test and curves: of the first."
     return Table(header, tuple(rows), numeric=header[1:], notes=(note,))
 
 
 def _asides(found: dict[str, Any]) -> list[str]:
     lines = list(found["notes"])
     if found["changed"]:
-        lines.append(f"{found['changed']:.0%} of the patients change their group between the runs that tested them.")
+        share = f"{100 * found['changed']:.0f} %"
+        lines.append(f"{share} of the patients change their group between the runs that tested them.")
     lines += [g["note"] for g in (found["groups"][name] for name in ("low", "high")) if g["note"] and not g["n"]]
     censoring = found["censoring"]
     text = f"C-index (IPCW): censoring estimated on {censoring['estimated_on']}"
     if censoring["tau"]:
         low, high = (number(v) for v in censoring["tau"])
-        text += f"; events from {low} on do not count" if low == high else f"; truncated at {low} to {high}, its end"
+        text += f"; events from its longest follow-up on ({low if low == high else f'{low} to {high}'}) do not count"
     lines.append(f"{text}.")
     lines.append(
         f"A cut at the median puts about half on either side; {plural(found['groups']['high']['n'], 'patient')} of "
