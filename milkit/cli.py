@@ -1,4 +1,4 @@
-"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130 or 143 stopped."""
+"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130/143 stopped."""
 
 import importlib
 import sys
@@ -9,6 +9,8 @@ COMMANDS = {
     "demo": "a real cross-validated study on packaged data (MUSK1), no argument needed",
     "run": "an experiment file, or all experiments in it: train, select, predict, measure, report",
     "report": "recompute a run folder's numbers from its predictions and write its report again",
+    "finalize": "make a model to keep of a finished run: the fold ensemble, or a refit on all data",
+    "predict": "what a kept model says about the slides of a store",
     "data": "known public data sets: what is here, where to get the rest",
 }
 

@@ -19,6 +19,7 @@ LAYERS = [
     {"experiment"},
     {"execute"},
     {"report"},
+    {"keep"},
     {"api", "demo"},
     {"commands"},
     {"cli"},

@@ -1,5 +1,6 @@
 """What a finished run says on the terminal."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,14 @@ def _number(value: float | None) -> str:
 
 def _interval(pair: list[float | None] | None) -> str:
     return "      -       " if pair is None else f"{_number(pair[0])} - {_number(pair[1])}"
+
+
+def on_one_line(text: str) -> None:
+    """Progress that overwrites itself on a terminal; nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def bags_done(done: int, of: int) -> None:
+    """Progress over bags; the line is taken away at the end."""
+    on_one_line("" if done == of else f"bag {done} of {of}")

@@ -27,7 +27,7 @@ NUMBERS = ("repeat", "fold", "seed")
 TEXT = ("experiment", "run", "selection", "role", "bag", "slide", "patient", "site", "cohort")
 META = ("experiment", "run", *NUMBERS, *TEXT[2:])
 TAIL = ("selected_epoch", "threshold")
-SELECTIONS = ("validation", "last", "optimistic")
+SELECTIONS = ("validation", "last", "optimistic", "locked")
 ROLES = ("train", "validation", "test")
 
 

@@ -37,6 +37,7 @@ SELECTIONS = {
     "validation": "epoch chosen on validation",
     "last": "last epoch, none chosen",
     "optimistic": "epoch chosen on the test part itself (optimistic)",
+    "locked": "model, threshold and temperature locked before these patients were seen",
 }
 
 

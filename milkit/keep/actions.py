@@ -1,0 +1,132 @@
+"""What `milkit finalize`, `milkit predict` and `milkit evaluate` do, as functions; `milkit.api` offers them."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from milkit import config
+from milkit.data.features import open_features
+from milkit.data.memory import InMemory
+from milkit.data.table import read_cohort
+from milkit.errors import ConfigError
+from milkit.execute.imports import own_classes
+from milkit.experiment import Experiment, allowed_types
+from milkit.keep.card import card
+from milkit.keep.features import check_features
+from milkit.keep.finalize import Absent, How, make_model
+from milkit.keep.folder import FACTS, Kept, read_facts, read_model, refuse_existing, write_model
+from milkit.keep.predict import answers_of, table_of_answers
+from milkit.keep.run import Finished, read_run
+from milkit.predictions.whole import whole_file
+
+
+def finalize(
+    run: str | Path,
+    out: str | Path,
+    *,
+    how: How = "ensemble",
+    selection: str = "",
+    force: bool = False,
+    trust_source: bool = False,
+    data: InMemory | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Make a model to keep of a run folder.
+
+    Args:
+        run: a finished run folder.
+        out: model folder to make.
+        how: "ensemble" keeps the weights of all runs; "refit" trains anew on all bags, once a seed.
+        selection: whose weights (and epochs): "validation" or "last"; "" takes the run's own.
+        force: replace the model in `out`.
+        trust_source: import the saved source of a model that is not milkit's own, which runs its code.
+        data: the bags of a study that ran on bags in memory, which its folder does not keep.
+        tell: progress in words.
+
+    Returns:
+        What `model.json` holds.
+
+    Raises:
+        MilkitError: a run that is not finished, data that changed, a folder that may not be replaced.
+    """
+    run, out = Path(run), Path(out)
+    refuse_existing(out, FACTS, "a model", force=force)
+    found = read_run(run, selection)
+    kept = make_model(found, _experiment(found, trust_source, data), how, tell)
+    sources: dict[str, bytes] = {}
+    if "model" in found.config.get("source", {}):
+        kept.facts["source"] = found.config["source"]
+        sources = {name: (run / "source" / name).read_bytes() for name in found.config["source"]["files"]}
+    return write_model(kept, out, card(kept, out.name), sources, force=force)
+
+
+def _experiment(run: Finished, trust_source: bool, data: InMemory | None) -> Experiment:
+    """The experiment of a run; bags that were in memory are those given, or `Absent`."""
+    file, stated = run.folder / "config.json", run.config["experiment"]
+    allowed = allowed_types()
+    if "model" in run.config.get("source", {}):
+        allowed |= own_classes(file, run.config["source"], trust_source)
+    parts = {k: v for k, v in stated.items() if k not in ("type", "data")}
+    built: dict[str, Any] = {k: config.from_json(v, allowed, f"{file}, {k}") for k, v in parts.items()}
+    if stated["data"]["type"] != "InMemory":
+        if data is not None:
+            raise ConfigError(f"{file} names its data ({stated['data']['type']}); data= is for studies in memory.")
+        return Experiment(data=config.from_json(stated["data"], allowed, f"{file}, data"), **built)
+    bags: Any = Absent(run.folder) if data is None else data
+    return Experiment(data=bags, **built)
+
+
+def load_model(folder: str | Path, *, trust_source: bool = False) -> Kept:
+    """Open a model folder that `finalize` made.
+
+    Raises:
+        RunFolderError: not a model folder, or one that was edited or damaged.
+        ConfigError: its model is not milkit's own and its source was not trusted.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    own = own_classes(folder / FACTS, facts["source"], trust_source) if "source" in facts else {}
+    return read_model(folder, own)
+
+
+def predict(
+    model: str | Path,
+    store: str | Path | Sequence[str | Path],
+    *,
+    cohort: str | Path | None = None,
+    out: str | Path | None = None,
+    allow_unknown: Sequence[str] = (),
+    trust_source: bool = False,
+    slide: str = "",
+    patient: str = "",
+    tell: Callable[[int, int], None] | None = None,
+) -> list[list[str]]:
+    """Let a model answer for the slides of a store, or for the patients of a table.
+
+    Args:
+        model: a model folder.
+        store: features of the slides.
+        cohort: CSV that says which slides belong to which patient; without it every slide is answered by itself.
+        out: CSV to write.
+        allow_unknown: "encoder", "mpp": what only one side knows and the user vouches for; marks every number.
+        trust_source: import the saved source of a model that is not milkit's own.
+        slide, patient: columns of the table, where they are not recognised.
+        tell: (bags done, bags in all), called after each.
+
+    Returns:
+        Header and rows of the CSV.
+
+    Raises:
+        MilkitError: features of another kind than the model's, or a table that matches none of them.
+    """
+    kept = load_model(model, trust_source=trust_source)
+    source = open_features(store)
+    marks, _ = check_features(kept.facts["features"], kept.facts["in_features"], source, str(store), allow_unknown)
+    table = None if cohort is None else read_cohort(cohort, slide=slide, patient=patient, site="-", cohort="-")
+    answers, _ = answers_of(kept, source, table, tell)
+    rows = table_of_answers(kept, answers, [*kept.facts["marks"], *marks], "slide" if table is None else "patient")
+    if out is not None:
+        with whole_file(Path(out)) as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+    return rows
