@@ -51,6 +51,16 @@ def cohort_json(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def columns_csv(study: Study) -> str:
+    """Columns of the cohort table beside ids, targets and splits, one row a bag: what patients can be grouped by."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = [name for name in study.columns if name not in ("bag", "patient")]
+    table.writerow(["bag", "patient", *names])
+    table.writerows(zip(study.bag, study.patient, *(study.columns[name] for name in names), strict=True))
+    return text.getvalue()
+
+
 def class_counts(task: Task, study: Study, rows: np.ndarray) -> dict[str, int]:
     """Bags of each class (or label, or events) among some rows; empty for regression."""
     values, names = study.targets.values[rows], study.targets.names

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,7 @@ class Prepared:
         optimistic: judges epochs by the criterion of `experiment.optimistic`, if that is set; trains nothing.
         hyper: per split, what differs between runs.
         loss: per split, the loss's parameters.
+        measured: what a row of every metric is.
     """
 
     experiment: Experiment
@@ -71,6 +72,7 @@ class Prepared:
     optimistic: Engine | None
     hyper: tuple[Hyper, ...]
     loss: tuple[LossParams, ...]
+    measured: Literal["patient", "slide"] = "patient"
 
     @property
     def out_features(self) -> int:
@@ -120,7 +122,7 @@ def prepare(experiment: Experiment) -> Prepared:
         MilkitError: whatever is wrong with table, features, folds or configuration, before any training.
     """
     study = experiment.data.load(experiment.task, experiment.unit)
-    _one_truth_a_patient(study)
+    measured = measured_unit(study, getattr(experiment.data, "slide_labels", False))
     plan = experiment.protocol.plan(study, experiment.task)
     train = experiment.train
     if train.select != "last" and not plan.has_validation:
@@ -147,19 +149,25 @@ def prepare(experiment: Experiment) -> Prepared:
         judge = _engine(
             experiment, replace(train, select=experiment.optimistic, patience=None), study, plan, engine.data
         )
-    return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss)
+    return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss, measured)
 
 
-def _one_truth_a_patient(study: Study) -> None:
-    """Refuse slides of a patient that differ in target, before anything is trained: metrics are by patient."""
+def measured_unit(study: Study, slide_labels: bool) -> Literal["patient", "slide"]:
+    """What a row of every metric is: the slide where labels belong to slides, else the patient.
+
+    Raises:
+        DataError: bags are patients, and one patient stands in two that differ in target.
+    """
     truth: dict[str, np.ndarray] = {}
     for patient, value in zip(study.patient.tolist(), study.targets.values, strict=True):
         if not np.array_equal(truth.setdefault(patient, value), value):
+            if study.unit == "slide":
+                return "slide"
             raise DataError(
-                f"Slides of patient {patient!r} differ in their target, and this version measures patients only. Give "
-                "each patient one label, or (if the slides are to count as patients) leave the patient column out with "
-                'Cohort(..., patient="-") and say so where you report it.'
+                f"Bags of patient {patient!r} differ in their target. Give each patient one label; or, if labels are "
+                'those of slides, set unit="slide": metrics are then by slide, and patients are resampled with theirs.'
             )
+    return "slide" if study.unit == "slide" and slide_labels else "patient"
 
 
 def default_width(experiment: Experiment, study: Study, runs: int) -> int:

@@ -61,7 +61,9 @@ def threshold(prepared: Prepared, predicted: RunPrediction) -> np.ndarray:
     score = probabilities(task, np.stack([logits for _, logits, _ in bags]))
     target = prepared.study.targets.values[rows].reshape(len(bags), -1)
     # thresholds are applied to patients' scores, so they are chosen on patients' scores
-    patients, first, member = np.unique(prepared.study.patient[rows], return_index=True, return_inverse=True)
+    # (of slides', where labels belong to slides)
+    who = prepared.study.bag if prepared.measured == "slide" else prepared.study.patient
+    patients, first, member = np.unique(who[rows], return_index=True, return_inverse=True)
     highest = np.max if prepared.experiment.aggregate == "max" else np.mean
     pooled = np.stack([highest(score[member == i], axis=0) for i in range(len(patients))])
     return youden_thresholds(target[first], pooled)

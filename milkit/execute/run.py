@@ -14,7 +14,7 @@ from milkit.data.study import Study
 from milkit.errors import RunFolderError
 from milkit.execute import assemble as tables
 from milkit.execute.environment import decides_bits, environment
-from milkit.execute.folder import locked, open_folder, read_json, write_bytes, write_json
+from milkit.execute.folder import locked, open_folder, read_json, write_bytes, write_json, write_text
 from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done, run_program
@@ -85,6 +85,7 @@ def _begin(
         return float(read_json(out / "environment.json").get("seconds", 0.0))
     write_json(out / "environment.json", env)
     write_json(out / "cohort.json", tables.cohort_json(prepared))
+    write_text(out / "columns.csv", tables.columns_csv(prepared.study))
     prepared.plan.save(out / "folds.csv", prepared.study)
     if isinstance(prepared.experiment.task, Survival):
         write_json(out / "survival.json", survival_json(prepared, prepared.experiment.task))
@@ -130,6 +131,7 @@ def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
         "folds_digest": prepared.plan.digest(),
         "data_digest": data_digest(prepared.study),
         "runs": len(prepared.runs),
+        **({"measured": "slide"} if prepared.measured == "slide" else {}),
     }
     stated = json.dumps(settings, sort_keys=True).encode()
     settings["digest"] = hashlib.sha256(stated).hexdigest()

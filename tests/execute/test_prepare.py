@@ -1,5 +1,6 @@
 """What programs are made of: stored dtypes, widths, and memory that is not there."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from milkit.errors import ConfigError, DataError
 from milkit.execute import prepare as module
 from milkit.execute.prepare import default_width, pack, prepare
 from milkit.execute.run import execute
+from milkit.metrics import youden_threshold
 from milkit.predictions import Predictions
 
 
@@ -73,11 +75,39 @@ def test_selection_needs_a_validation_part_in_given_folds_too(experiment, tmp_pa
     execute(replace(given, protocol=GivenFolds(validation=0.1, repeats=1), seeds=1), tmp_path / "run")
 
 
-def test_slides_of_a_patient_with_different_labels_are_refused_before_training(experiment, tmp_path):
+def slides_with_their_own_labels(tmp_path):
+    """Every other patient has a negative and a positive slide, the others two negative ones."""
     xs, _ = planted.bags(24)
-    write_store(tmp_path / "s.h5", [Bag(f"s{i}", x) for i, x in enumerate(xs)])
-    rows = "".join(f"s{i},p{i // 2},{i % 2}\n" for i in range(24))
-    (tmp_path / "c.csv").write_text("slide_id,patient_id,label\n" + rows)
-    data = Cohort(str(tmp_path / "c.csv"), str(tmp_path / "s.h5"), slide_labels=True)
-    with pytest.raises(DataError, match="Slides of patient 'p0' differ"):
-        prepare(replace(experiment, data=data, unit="slide"))
+    for x in xs[3::4]:
+        x[0, 0] += 3.0
+    write_store(tmp_path / "s.h5", [Bag(f"s{i:02d}", x) for i, x in enumerate(xs)])
+    sexes = ["f", "m", "f", ""]
+    rows = "".join(f"s{i:02d},p{i // 2:02d},{int(i % 4 == 3)},{sexes[i // 2 % 4]}\n" for i in range(24))
+    (tmp_path / "c.csv").write_text("slide_id,patient_id,label,sex\n" + rows)
+    return Cohort(str(tmp_path / "c.csv"), str(tmp_path / "s.h5"), slide_labels=True)
+
+
+def test_slides_may_have_labels_of_their_own(experiment, tmp_path):
+    data = slides_with_their_own_labels(tmp_path)
+    study = replace(experiment, data=data, unit="slide", seeds=1)
+    prepared = execute(study, tmp_path / "run")
+    assert prepared.measured == "slide"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["measured"] == "slide"
+    p = Predictions.read(tmp_path / "run" / "predictions.csv")
+    for run in set(p.run.tolist()):
+        mine = (p.run == run) & (p.role == "validation") & (p.selection == "validation")
+        # of slides; pooled to patients, one of whom has both labels, it would be another
+        assert p.threshold[mine][0, 0] == youden_threshold(p.target[mine, 0], p.score[mine, 1])
+    lines = (tmp_path / "run" / "columns.csv").read_text().splitlines()
+    assert lines[:3] == ["bag,patient,sex", "s00,p00,f", "s01,p00,f"]
+    assert len(lines) == 25
+
+
+def test_patients_have_one_target_where_bags_are_patients(experiment, tmp_path):
+    study = slides_with_their_own_labels(tmp_path).load(Binary(), "slide")
+    assert module.measured_unit(study, False) == "slide"
+    with pytest.raises(DataError, match="Bags of patient 'p01' differ"):
+        module.measured_unit(replace(study, unit="patient"), False)
+    same = replace(study, targets=replace(study.targets, values=np.zeros(24, np.int64)))
+    assert module.measured_unit(same, False) == "patient"
+    assert module.measured_unit(same, True) == "slide"
