@@ -140,5 +140,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _tests(table: Predictions, path: Path) -> Predictions:
     test = table.take(table.role == "test")
     if not len(test):
-        raise RunFolderError(f"{path} holds no test row, so there is nothing to compare; finish it with --resume.")
+        raise RunFolderError(
+            f"{path} holds no test row, so there is nothing to compare; a run is finished by --resume."
+        )
     return test
