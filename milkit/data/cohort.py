@@ -1,19 +1,12 @@
 """The data of an experiment as a table on disk and files of features; what an experiment file writes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from milkit.data.build import build_study
-from milkit.data.features import open_features
-from milkit.data.formats.slide_files import SlideFiles
-from milkit.data.matching import without_extensions
-from milkit.data.mpp import level0_mpp, mpp_column
+from milkit.data.open_cohort import open_cohort
 from milkit.data.study import Study, Unit
-from milkit.data.table import NONE, CohortTable, read_cohort
-from milkit.data.targets import check_columns, missing_targets
-from milkit.errors import DataError
+from milkit.data.table import CohortTable, read_cohort
 from milkit.task import Task
 
 __all__ = ["Cohort", "CohortTable", "read_cohort"]
@@ -60,17 +53,9 @@ class Cohort:
             DataError: features that cannot be used; names the file.
         """
         table = read_cohort(self.table, slide=self.slide, patient=self.patient, site=self.site, cohort=self.cohort)
-        source = open_features(self.features, encoder=self.encoder, patches=self.patches)
-        notes: tuple[str, ...] = ()
-        if isinstance(source, SlideFiles):
-            table = _named_as_files(table, source)
-            source = _placed(source, table, task, self.mpp)
-            notes = source.notes
-        elif self.mpp not in ("", NONE):
-            raise DataError(
-                f"mpp={self.mpp!r} is for files whose positions are in pixels; a milkit store holds them in "
-                "micrometres. Leave it out."
-            )
+        table, source, notes = open_cohort(
+            table, self.features, mpp=self.mpp, encoder=self.encoder, patches=self.patches, task=task
+        )
         return build_study(
             Path(self.table).stem,
             table,
@@ -82,30 +67,3 @@ class Cohort:
             strict=self.strict,
             slide_labels=self.slide_labels,
         )
-
-
-def _named_as_files(table: CohortTable, source: SlideFiles) -> CohortTable:
-    """The table with the ids of the files where they differ by a file extension only, which tools drop."""
-    same = without_extensions(table.slide.tolist(), source.ids)
-    if not same:
-        return table
-    row, file = next(iter(same.items()))
-    ids = np.array([same.get(name, name) for name in table.slide.tolist()], np.str_)
-    note = f"{len(same)} slide ids match their files without the extension ({row!r} is {file!r})"
-    patient = table.patient if "patient" in table.used else ids
-    return replace(table, slide=ids, patient=patient, notes=(*table.notes, note))
-
-
-def _placed(source: SlideFiles, table: CohortTable, task: Task, mpp: float | str) -> SlideFiles:
-    """The files with positions by the given mpp or that of a column, or with a note that there are none."""
-    if not isinstance(mpp, str):
-        return source.at_one(float(mpp))
-    column = mpp_column(table, mpp)
-    if not column:
-        return source.without_positions()
-    check_columns(task, table.columns, table.file)
-    lengths = dict(zip(source.ids, source.lengths.tolist(), strict=True))
-    missing = missing_targets(task, table.columns)
-    # rows that are left out anyway need no mpp
-    used = [i for i, slide in enumerate(table.slide.tolist()) if lengths.get(slide) and not missing[i]]
-    return source.at(level0_mpp(table, column, used), f"the mpp of column {column!r}")

@@ -1,0 +1,82 @@
+"""A cohort table and its features brought together: ids that differ by an extension, positions in micrometres."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from milkit.data.features import FeatureSource, open_features
+from milkit.data.formats.slide_files import SlideFiles
+from milkit.data.matching import without_extensions
+from milkit.data.mpp import level0_mpp, mpp_column
+from milkit.data.table import NONE, CohortTable
+from milkit.data.targets import check_columns, missing_targets
+from milkit.errors import DataError
+from milkit.task import Task
+
+
+def open_cohort(
+    table: CohortTable,
+    features: str | Path | Sequence[str | Path],
+    *,
+    mpp: float | str = "",
+    encoder: str = "",
+    patches: str = "",
+    task: Task | None = None,
+) -> tuple[CohortTable, FeatureSource, tuple[str, ...]]:
+    """Open the features of a table's slides.
+
+    Args:
+        table: one row a slide.
+        features: what `milkit.data.features.open_features` takes.
+        mpp, encoder, patches: as in `milkit.data.cohort.Cohort`.
+        task: rows without its target are left out later, and need no mpp.
+
+    Returns:
+        The table with the ids of the features' files, the features, and notes for the study's flow.
+
+    Raises:
+        CohortError: a column of mpps that is not there, or a cell of it that is none.
+        DataError: features that cannot be used, or an mpp that is not theirs.
+    """
+    source = open_features(features, encoder=encoder, patches=patches)
+    if isinstance(source, SlideFiles):
+        table = _named_as_files(table, source)
+        source = _placed(source, table, mpp, task)
+        return table, source, source.notes
+    if mpp not in ("", NONE):
+        raise DataError(
+            f"mpp={mpp!r} is for files whose positions are in pixels; a milkit store holds them in micrometres. "
+            "Leave it out."
+        )
+    return table, source, ()
+
+
+def _named_as_files(table: CohortTable, source: SlideFiles) -> CohortTable:
+    """The table with the ids of the files where they differ by a file extension only, which tools drop."""
+    same = without_extensions(table.slide.tolist(), source.ids)
+    if not same:
+        return table
+    row, file = next(iter(same.items()))
+    ids = np.array([same.get(name, name) for name in table.slide.tolist()], np.str_)
+    note = f"{len(same)} slide ids match their files without the extension ({row!r} is {file!r})"
+    patient = table.patient if "patient" in table.used else ids
+    return replace(table, slide=ids, patient=patient, notes=(*table.notes, note))
+
+
+def _placed(source: SlideFiles, table: CohortTable, mpp: float | str, task: Task | None) -> SlideFiles:
+    """The files with positions by the given mpp or that of a column, or with a note that there are none."""
+    if not isinstance(mpp, str):
+        return source.at_one(float(mpp))
+    column = mpp_column(table, mpp)
+    if not column:
+        return source.without_positions()
+    lengths = dict(zip(source.ids, source.lengths.tolist(), strict=True))
+    missing = [""] * len(table)
+    if task is not None:
+        check_columns(task, table.columns, table.file)
+        missing = list(missing_targets(task, table.columns))
+    # rows that are left out anyway need no mpp
+    used = [i for i, slide in enumerate(table.slide.tolist()) if lengths.get(slide) and not missing[i]]
+    return source.at(level0_mpp(table, column, used), f"the mpp of column {column!r}")
