@@ -127,7 +127,8 @@ def survival_summary(study: Tested, training: Mapping[str, Recorded]) -> dict[st
         gone = f"{len(study.runs) - len(usable)} of {len(study.runs)} runs"
         notes.append(f"{gone} have no cut-off or a risk that is not finite, and no say in the groups.")
     if first["ties"]:
-        notes.append(f"{first['ties']} patients were low in as many runs as high, and count as high.")
+        who = f"{first['ties']} patients" if first["ties"] > 1 else "1 patient"
+        notes.append(f"As many runs call {who} low as high; a tie counts as high.")
     return {
         "repeat": repeats[0],
         **first,
