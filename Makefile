@@ -48,6 +48,7 @@ parity: $(VENV)/.parity
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.coverage --out benchmarks/results/coverage.json
+	$(BIN)/python -m benchmarks.logrank_null --studies 4000 --out benchmarks/results/logrank_null.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

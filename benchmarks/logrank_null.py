@@ -39,7 +39,7 @@ def groups(rng, x, time, event, train, test):
 
 
 def study(rng, patients, folds):
-    """p values of one study without signal, and its C-index within folds."""
+    """P values of one study without signal, and its C-index within folds."""
     x = rng.normal(size=(patients, FEATURES))
     time, censor = rng.exponential(1.0, patients), rng.exponential(1.5, patients)
     event, time = (time <= censor).astype(int), np.minimum(time, censor)
