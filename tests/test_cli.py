@@ -1,5 +1,6 @@
 """The command line: help, typos, exit statuses, overrides, replays."""
 
+import hashlib
 import json
 import os
 import re
@@ -200,9 +201,89 @@ def test_a_model_from_a_neighbouring_file_is_kept_and_replayed(tmp_path):
     assert json.loads((again / "config.json").read_text())["experiment"]["model"] == {"type": "ABMIL", "scale": 1.0}
 
 
+def test_a_run_is_resumed_and_repeated_by_its_own_folder(file, tmp_path, capsys):
+    """The width that was chosen is not taken for another setting than the one that was left open."""
+    out = tmp_path / "run"
+    assert main(["run", f"{file}:small", "--out", str(out), "--train.epochs", "1"]) == 0
+    before = (out / "predictions.csv").read_bytes()
+    (out / "programs" / "0001" / "done.json").unlink()  # as if it had been interrupted
+    assert main(["run", str(out), "--resume"]) == 0
+    assert (out / "predictions.csv").read_bytes() == before
+    assert main(["run", str(out / "config.json"), "--out", str(out), "--resume"]) == 0
+    assert main(["run", str(out / "config.json"), "--out", str(out)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["run", str(tmp_path)]) == 2
+    assert "folder without config.json" in capsys.readouterr().err
+
+
+def test_files_that_are_imported_by_imported_files_are_kept_and_replayed(tmp_path):
+    """In one process, so that the folder's own `deep` must not be taken for the kept one, nor for another folder's."""
+    head, tail = OWN_MODEL.split("mine = Experiment")
+    kept = {
+        "deep.py": "SCALE = 1.0\n",
+        "parts/__init__.py": "",
+        "parts/model.py": f"from .deeper import SCALE\nimport deep\n{head}",
+        "parts/deeper.py": "from deep import SCALE\n",
+    }
+    for folder in ("one", "two"):
+        for name, text in kept.items():
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_text(text.replace("1.0", "2.0") if folder == "two" else text)
+        (tmp_path / folder / "unused.py").write_text("")
+        (tmp_path / folder / "study.py").write_text(
+            "import json\nfrom milkit import *\nfrom parts.model import Mine, SCALE\nmine = Experiment"
+            + tail.replace("Mine()", "Mine(SCALE)").replace("GivenFolds(", "Holdout(").replace(", repeats=1", "")
+        )
+    assert main(["run", *(str(tmp_path / f / "study.py") for f in ("one", "two")), "--out", str(tmp_path / "x")]) == 2
+    for folder, scale in (("one", 1.0), ("two", 2.0)):
+        out = tmp_path / "runs" / folder
+        assert main(["run", str(tmp_path / folder / "study.py"), "--out", str(out)]) == 0
+        config = json.loads((out / "config.json").read_text())
+        assert config["experiment"]["model"]["scale"] == scale
+        assert config["source"]["file"] == "parts/model.py"
+        digests = {n: hashlib.sha256(t.encode()).hexdigest() for n, t in kept.items()}
+        assert config["source"]["files"].keys() == {"experiment.py", *kept}
+        assert folder == "two" or digests.items() <= config["source"]["files"].items()
+        assert {p.relative_to(out / "source").as_posix() for p in (out / "source").rglob("*") if p.is_file()} == set(
+            config["source"]["files"]
+        )
+    (tmp_path / "one" / "deep.py").write_text("SCALE = 3.0\n")
+    again = tmp_path / "again"
+    assert main(["run", str(tmp_path / "runs" / "one"), "--out", str(again), "--trust-source"]) == 0
+    assert (again / "predictions.csv").read_bytes() == (tmp_path / "runs" / "one" / "predictions.csv").read_bytes()
+    settings = [json.loads((tmp_path / p / "config.json").read_text()) for p in ("runs/one", "again")]
+    assert settings[0]["source"] == settings[1]["source"]
+
+
+@pytest.mark.parametrize("name", ["..", "../../etc", "/tmp/x", "."])
+def test_a_name_never_leads_out_of_runs(tmp_path, name):
+    from milkit.api import Stated
+    from milkit.commands.run import _folders
+    from milkit.demo import EXPERIMENT
+
+    (folder,) = _folders([Stated(name, EXPERIMENT)], None, resume=False)
+    assert folder.parent.name == "runs"
+    assert folder.name not in ("", ".", "..")
+
+
+def test_two_studies_of_one_name_are_refused_before_either_starts(file, tmp_path, capsys):
+    file.write_text(file.read_text() + '\nsmall, other = (replace(e, name="same") for e in (small, other))\n')
+    assert main(["run", str(file), "--out", str(tmp_path / "runs")]) == 2
+    assert "give each a name of its own" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_tracker_is_named(file, capsys):
+    assert main(["run", f"{file}:small", "--track", "mlflow"]) == 2
+    error = capsys.readouterr().err
+    assert "invalid choice: 'mlflow'" in error
+    assert "`milkit run --help`" in error
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("import sys\nsys.exit()\n", "ends the program when it is imported"),
         ("import nothing_like_this\n", r"line 1\): ModuleNotFoundError: No module named 'nothing_like_this'"),
         ("x = 1\ny = = 2\n", r"line 2\): SyntaxError"),
         ("x = 1\n", "holds no experiment"),

@@ -4,14 +4,19 @@ import argparse
 import difflib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from milkit.errors import ConfigError
 
+if TYPE_CHECKING:
+    from milkit import api
+
 HELP = """usage: milkit run FILE.py[:NAME ...] [options] [overrides]
-       milkit run RUN/config.json --out DIR [options]
+       milkit run RUN --out DIR [options]
+       milkit run RUN --resume
 
 Train, select, predict, measure and report an experiment, or all experiments of a file. The second form repeats a run
-to the same bits (same width, backend and versions).
+(its folder, or the config.json in it) to the same bits (same width, backend and versions); the third goes on with it.
 
 options:
   --out DIR        run folder (default: runs/NAME); with several experiments, their folders are made inside it
@@ -26,8 +31,15 @@ overrides: any field of the experiment, such as --train.epochs 50, --seeds 3, --
 examples:
   milkit run experiments/ilse2018_classic.py:musk1_gated
   milkit run experiments/ilse2018_classic.py:musk1_gated:musk1_attention --seeds 3 --out runs/ilse
-  milkit run runs/demo/config.json --out runs/again
+  milkit run runs/demo --out runs/again
 """
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as all of milkit does, not by a usage line that knows half of the options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `milkit run --help` lists the options.")
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +53,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             "Name an experiment first: milkit run FILE.py[:NAME] [options]; `milkit run --help` has examples."
         )
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = _Parser(add_help=False, allow_abbrev=False)
     own.add_argument("--out", type=Path)
     own.add_argument("--resume", action="store_true")
     own.add_argument("--force", action="store_true")
@@ -60,13 +72,10 @@ def main(arguments: list[str]) -> int:
     found: list[api.Stated] = []
     for target in targets:
         found += _find(target, trust_source=options.trust_source)
-    several = len(found) > 1
-    # all overrides are understood before the first study starts
+    # all overrides and folders are understood before the first study starts
     studies = [(s, override(s.experiment, overrides, f"milkit run {targets[0]}")) for s in found]
-    for stated, experiment in studies:
-        out = options.out or Path("runs")
-        if several or options.out is None:
-            out = out / re.sub(r"[^\w.-]+", "-", stated.name)
+    folders = _folders(found, options.out, resume=options.resume)
+    for (stated, experiment), out in zip(studies, folders, strict=True):
         results = api.run(
             experiment,
             out,
@@ -80,11 +89,33 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _find(target: str, *, trust_source: bool) -> list:
+def _folders(found: "list[api.Stated]", out: Path | None, *, resume: bool) -> list[Path]:
+    """The run folder of each study, no two the same."""
+    if len(found) == 1 and out is not None:
+        return [out]
+    folders = []
+    for stated in found:
+        if resume and out is None and stated.folder is not None:
+            folders.append(stated.folder)
+            continue
+        name = re.sub(r"[^\w.-]+", "-", stated.name).strip(".-") or "experiment"  # never a path: a name may be ".."
+        folders.append((out or Path("runs")) / name)
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ConfigError(
+                f"{folders.count(folder)} of these experiments would be written to {folder}; give each a name of its "
+                "own (Experiment(name=...)), or run them one by one with --out."
+            )
+    return folders
+
+
+def _find(target: str, *, trust_source: bool) -> "list[api.Stated]":
     from milkit import api
 
     file, *names = target.split(":")
     path = Path(file)
+    if path.is_dir() and not (path / "config.json").exists():
+        raise ConfigError(f"{path} is a folder without config.json, so no run; give a run folder or a .py file.")
     if path.suffix == ".json" or path.is_dir():
         path = path / "config.json" if path.is_dir() else path
         return [api.replay(path, trust_source=trust_source)]

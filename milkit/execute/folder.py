@@ -121,7 +121,15 @@ def _empty(out: Path) -> None:
 def _same_settings(old: Path, settings: dict[str, Any]) -> None:
     before = _flat(read_json(old))
     now = _flat(json.loads(json.dumps(settings)))
-    differing = sorted(k for k in before.keys() | now.keys() if k != "digest" and before.get(k) != now.get(k))
+    own_model = "source.model" in now
+    differing = sorted(
+        k for k in before.keys() | now.keys()
+        if before.get(k) != now.get(k)
+        # the width that was chosen stands beside the one that was asked for, and a replay asks for it
+        and k not in ("digest", "experiment.train.width", "source.file")
+        # the settings say all of an experiment, unless it has a model of one's own
+        and (own_model or not k.startswith("source.files"))
+    )  # fmt: skip
     if differing:
         shown = "; ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in differing[:8])
         raise RunFolderError(
