@@ -134,7 +134,7 @@ def quickstart(folder, seed=0):
             slide = f"{p + 1:03d}-{'ABC'[s]}"
             n = 0 if slide == "024-A" else int(rng.integers(12, 33))
             x = rng.normal(size=(n, WIDTH)).astype(np.float32)
-            x[: n // 4, :3] += 1.5 * positive
+            x[: n // 4, :3] += 1.2 * positive
             if slide not in ("008-A", "031-A"):  # the table has a row, but the slide was never embedded
                 trident(folder / "trident_out", slide, x, grid(n))
                 if n:  # CLAM writes no file for a slide without tissue
