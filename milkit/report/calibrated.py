@@ -30,7 +30,7 @@ def calibration(
     measured: Measured,
     draws: int,
     seed: int,
-    fitted_on: str = "validation patients of each run",
+    settled: str = "on the validation patients of each run",
 ) -> dict[str, Any]:
     """`raw`, `metrics` (after scaling) and `change` with their intervals, and the temperatures.
 
@@ -45,14 +45,14 @@ def calibration(
         measured: what a row of every metric is.
         draws: bootstrap draws.
         seed: of the bootstrap.
-        fitted_on: for the record.
+        settled: when, for the record.
     """
     wanted = [m for m in metrics if m.name in MEASURED]
     after = scale(rows, temperatures)
     known = np.unique(after.run)
     block: dict[str, Any] = {
         "method": METHOD,
-        "fitted_on": fitted_on,
+        "settled": settled,
         "temperature": _described(rows, temperatures),
         "runs": len(known),
         "runs_without": len(temperatures) - len(known),

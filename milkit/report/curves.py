@@ -111,65 +111,6 @@ def confusion(truth: Int[np.ndarray, "n"], guess: Int[np.ndarray, "n"], classes:
 
 
 @dataclass(frozen=True)
-class Reliability:
-    """Reliability diagram in bins of equal width; empty bins are left out.
-
-    Attributes:
-        predicted: mean predicted probability of each bin, [k].
-        observed: share of hits in it, [k].
-        low: lower bound of Wilson's 95 % interval over distinct patients, [k].
-        high: upper bound, [k].
-        patients: patients in the bin, each weighing 1 in sum over the runs that tested it, [k].
-        edges: of all bins, for the histogram, [bins + 1].
-        share: share of patients in each bin, also the empty ones, [bins].
-    """
-
-    predicted: Float[np.ndarray, "k"]
-    observed: Float[np.ndarray, "k"]
-    low: Float[np.ndarray, "k"]
-    high: Float[np.ndarray, "k"]
-    patients: Float[np.ndarray, "k"]
-    edges: Float[np.ndarray, "e"]
-    share: Float[np.ndarray, "bins"]
-
-
-def reliability(
-    probability: Float[np.ndarray, "n"],
-    hit: Bool[np.ndarray, "n"],
-    patient: Int[np.ndarray, "n"],
-    bins: int = 10,
-) -> Reliability:
-    """Predicted probability against observed share.
-
-    A patient tested by many runs has many rows; each weighs one over their number, so that more seeds never make an
-    interval narrower.
-
-    References:
-        Wilson (1927) for the interval; Guo et al. (2017), section 2, for the diagram.
-    """
-    weight = 1.0 / np.bincount(patient)[patient]
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)
-    size = np.bincount(place, weight, minlength=bins)
-    kept = size > 0
-    n = size[kept]
-    predicted = np.bincount(place, weight * probability, minlength=bins)[kept] / n
-    observed = np.bincount(place, weight * hit, minlength=bins)[kept] / n
-    low, high = wilson(observed, n)
-    return Reliability(predicted, observed, low, high, n, edges, size / size.sum())
-
-
-def wilson(
-    share: Float[np.ndarray, "k"], n: Float[np.ndarray, "k"]
-) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-    """Wilson's 95 % score interval of a share of n."""
-    z = 1.959963984540054
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.clip(middle - half, 0.0, 1.0), np.clip(middle + half, 0.0, 1.0)
-
-
-@dataclass(frozen=True)
 class Band:
     """Median and quartiles over runs at each epoch.
 

@@ -7,10 +7,12 @@ from milkit.report.blocks import Page
 from milkit.report.html import to_html
 from milkit.report.markdown import to_markdown
 from milkit.report.sections.cohort import cohort
+from milkit.report.sections.groups import groups
 from milkit.report.sections.making import making
 from milkit.report.sections.numbers import numbers
 from milkit.report.sections.opening import opening
 from milkit.report.sections.pictures import pictures
+from milkit.report.sections.probabilities import probabilities_section
 from milkit.report.sections.survival import survival
 from milkit.report.source import Source, read_source
 from milkit.report.tables import to_csv, to_tex
@@ -55,6 +57,8 @@ def make_page(source: Source) -> Page:
         *cohort(source),
         *numbers(source),
         *survival(source),
+        *groups(source),
+        *probabilities_section(source),
         *pictures(source),
         *making(source),
     ]
@@ -64,8 +68,8 @@ def make_page(source: Source) -> Page:
 def _clear(figures: Path) -> None:
     """An older report's figures would stay beside the new ones."""
     figures.mkdir(exist_ok=True)
-    for old in figures.glob("*.png"):
-        old.unlink()
+    for old in (*figures.glob("*.png"), figures / "decision_curve.csv"):
+        old.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -121,7 +121,7 @@ def compute_results(
             known = fit_temperatures(held, [run.name for run in study.runs], aggregate, measured)
         part["per_run"] = _per_run(study, selection, metrics, found, own_marks, inner or {}, known or {})
         if known is not None and test.kind in CALIBRATED:
-            given = {} if temperatures is None else {"fitted_on": "settled before these patients were seen"}
+            given = {} if temperatures is None else {"settled": "before these patients were seen"}
             more = {"draws": draws, "seed": seed, **how, **given}
             part["calibration"] = calibration(rows, known, metrics, sizes, own_marks, **more)
         if selection == present[0]:

@@ -1,4 +1,4 @@
-"""The test rows of one selection as arrays, one row a run and patient: what the figures are drawn from."""
+"""The test rows of one selection as arrays, one row a run and patient (or slide): what the figures are drawn from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from milkit.errors import RunFolderError
+from milkit.metrics import Aggregate
 from milkit.predictions import Predictions
-from milkit.report.estimate import Aggregate, tested
+from milkit.report.estimate import Measured, Resample, tested
+from milkit.report.validation import Temperatures, scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class Scores:
         target: class index, or labels, values, or time and event, [n, t].
         value: probabilities of the classes or labels, values, or the risk, [n, c].
         epoch: selected epoch of each run; NaN for none, [r].
+        unit: number of each patient's resampling unit, the patient or its site, [p].
         bags: mean value over its runs of each test bag, by id (a bag is a slide or a patient).
         truth: target of each test bag, by id.
     """
@@ -41,6 +44,7 @@ class Scores:
     target: Float[np.ndarray, "n t"]
     value: Float[np.ndarray, "n c"]
     epoch: Float[np.ndarray, "r"]
+    unit: Int[np.ndarray, "p"]
     bags: Mapping[str, np.ndarray] = field(default_factory=dict)
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -55,13 +59,26 @@ class Scores:
         return len({repeat for repeat, _ in self.splits})
 
 
-def read_scores(path: Path, selection: str, aggregate: Aggregate) -> Scores:
+def read_scores(
+    path: Path,
+    selection: str,
+    aggregate: Aggregate,
+    resample: Resample = "patient",
+    measured: Measured = "patient",
+    temperatures: Temperatures | None = None,
+) -> tuple[Scores, Scores | None]:
     """Read `predictions.csv` and keep the test rows of one selection.
 
     Args:
         path: the file.
         selection: "validation", "last" or "optimistic".
         aggregate: how slides of one patient become one row.
+        resample: unit of bootstraps.
+        measured: `slide` where a row is a slide rather than a patient.
+        temperatures: of each run.
+
+    Returns:
+        The scores, and those of the runs that have a temperature after scaling; None where no run has one.
 
     Raises:
         RunFolderError: the file is damaged, or holds no test row of this selection.
@@ -74,16 +91,20 @@ def read_scores(path: Path, selection: str, aggregate: Aggregate) -> Scores:
             f"{path} holds no test row of the selection {selection!r}; it has "
             f"{', '.join(' '.join(pair) for pair in found) or 'no row at all'}. Make it anew with --resume."
         )
-    return scores_of(kept, aggregate)
+    after = scale(kept, temperatures or {})
+    scaled = scores_of(after, aggregate, resample, measured) if len(after) else None
+    return scores_of(kept, aggregate, resample, measured), scaled
 
 
-def scores_of(rows: Predictions, aggregate: Aggregate) -> Scores:
+def scores_of(
+    rows: Predictions, aggregate: Aggregate, resample: Resample = "patient", measured: Measured = "patient"
+) -> Scores:
     """Test rows of one selection, a row a bag, to a row a patient. Rows whose score is not finite are left out.
 
     Bags become patients as they do for the numbers (`milkit.report.estimate`), so that a curve and its area agree.
     """
     rows = rows.take(np.isfinite(rows.score).all(1))
-    study = tested(rows, aggregate, "patient")
+    study = tested(rows, aggregate, resample, measured)
     number = {split: i for i, split in enumerate(study.splits)}
     sizes = [len(run.patient) for run in study.runs]
     epochs = dict(zip(rows.run.tolist(), rows.selected_epoch.tolist(), strict=True))
@@ -99,6 +120,7 @@ def scores_of(rows: Predictions, aggregate: Aggregate) -> Scores:
         target=_joined([run.part.target for run in study.runs], rows.target),
         value=_joined([run.part.score for run in study.runs], rows.score),
         epoch=np.where(epoch < 0, np.nan, epoch),
+        unit=study.unit,
         bags=_means(rows.bag, rows.score),
         truth=dict(zip(rows.bag.tolist(), rows.target, strict=True)),
     )

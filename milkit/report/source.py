@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from milkit.errors import RunFolderError
+from milkit.report.estimate import Measured
 from milkit.report.scores import Scores, read_scores
 
 MOST_BAGS = 12
@@ -29,6 +30,7 @@ class Source:
         runs: rows of `runs.csv`; () where absent.
         history: one dict a run and epoch; () where absent.
         scores: test predictions of the primary selection.
+        scaled: those of the runs that have a temperature, after scaling; None where no run has one.
         attention: a handful of test bags with their weights; () for models without attention.
         top: rows of `top_instances.csv` for the bags of `attention` (or for the first few); () where absent.
     """
@@ -41,6 +43,7 @@ class Source:
     runs: tuple[dict[str, str], ...]
     history: tuple[dict[str, Any], ...]
     scores: Scores
+    scaled: Scores | None = None
     attention: tuple[dict[str, Any], ...] = ()
     top: tuple[dict[str, str], ...] = field(default=())
 
@@ -112,6 +115,15 @@ def read_source(folder: Path) -> Source:
         )
     config, results = _json(folder / "config.json"), _json(folder / "results.json")
     bags = tuple(_usable(_json(folder / "attention.json").get("bags", ())))
+    measured: Measured = "slide" if results.get("measured") == "slide" else "patient"
+    scores, scaled = read_scores(
+        folder / "predictions.csv",
+        str(results.get("selection", "validation")),
+        "max" if results.get("aggregate", config.get("aggregate")) == "max" else "mean",
+        "site" if results.get("resample") == "site" else "patient",
+        measured,
+        _temperatures(results),
+    )
     return Source(
         folder=folder,
         config=config,
@@ -120,14 +132,18 @@ def read_source(folder: Path) -> Source:
         cohort=_json(folder / "cohort.json"),
         runs=_csv(folder / "runs.csv"),
         history=_lines(folder / "history.jsonl"),
-        scores=read_scores(
-            folder / "predictions.csv",
-            str(results.get("selection", "validation")),
-            "max" if results.get("aggregate", config.get("aggregate")) == "max" else "mean",
-        ),
+        scores=scores,
+        scaled=scaled,
         attention=bags,
         top=_top(folder / "top_instances.csv", [str(b.get("bag")) for b in bags]),
     )
+
+
+def _temperatures(results: dict[str, Any]) -> dict[str, list[float]]:
+    """Of each run, by label where there are several; NaN for none."""
+    found = {str(row.get("run")): row["temperature"] for row in results.get("per_run", ()) if "temperature" in row}
+    each = {run: value if isinstance(value, list) else [value] for run, value in found.items()}
+    return {run: [float("nan") if t is None else float(t) for t in values] for run, values in each.items()}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ _LABELS = {
     "brier": "Brier score",
     "ece": "ECE",
     "nll": "Log loss",
+    "ppv": "PPV",
+    "npv": "NPV",
     "log_loss": "Log loss",
     "c_index": "C-index",
     "c_index_ipcw": "C-index (IPCW)",
@@ -83,7 +85,7 @@ def metric_label(name: str) -> str:
         return "Sensitivity at specificity" + name.removeprefix("sensitivity_at_specificity").replace("_", " ")
     if name in _LABELS:
         return _LABELS[name]
-    known = {word: label for word, label in _LABELS.items() if label.isupper()}
+    known = {word: label for word, label in _LABELS.items() if label.isupper()} | {"f1": "F1"}
     words = " ".join(known.get(word, word) for word in name.split("_"))
     return words[:1].upper() + words[1:]
 
@@ -109,6 +111,12 @@ def plural(count: int, word: str) -> str:
 def spread_of(values: Sequence[int]) -> str:
     """`9` or `9–10`: the range of some counts."""
     return str(min(values)) if min(values) == max(values) else f"{min(values)}–{max(values)}"
+
+
+def sentence(text: str) -> str:
+    """With a capital at its beginning and a stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!")) else ".")
 
 
 def shorten(text: str, most: int = 28) -> str:

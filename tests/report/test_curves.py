@@ -81,33 +81,6 @@ def test_confusion_is_scikit_learns() -> None:
     np.testing.assert_array_equal(curves.confusion(truth, guess, 4), sk.confusion_matrix(truth, guess, labels=range(4)))
 
 
-def test_reliability_counts_a_patient_once() -> None:
-    # patient 0 tested twice (0.1 and 0.2), patient 1 once (0.15), patient 2 once (0.9)
-    probability = np.array([0.05, 0.15, 0.12, 0.9])
-    hit = np.array([False, False, True, True])
-    got = curves.reliability(probability, hit, np.array([0, 0, 1, 2]), bins=10)
-    np.testing.assert_allclose(got.patients, [0.5, 1.5, 1.0])
-    np.testing.assert_allclose(got.predicted, [0.05, (0.5 * 0.15 + 0.12) / 1.5, 0.9])
-    np.testing.assert_allclose(got.observed, [0.0, 1 / 1.5, 1.0])
-    np.testing.assert_allclose(got.share, np.array([0.5, 1.5, 0, 0, 0, 0, 0, 0, 1, 0]) / 3)
-
-
-def test_more_seeds_do_not_narrow_the_reliability_intervals() -> None:
-    rng = np.random.default_rng(1)
-    p, patient = rng.random(30), np.arange(30)
-    hit = rng.random(30) < p
-    one = curves.reliability(p, hit, patient)
-    five = curves.reliability(np.tile(p, 5), np.tile(hit, 5), np.tile(patient, 5))
-    np.testing.assert_allclose(one.high - one.low, five.high - five.low)
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 7), (3, 10), (10, 10)])
-def test_wilson_is_scipys(hits: int, n: int) -> None:
-    low, high = curves.wilson(np.array([hits / n]), np.array([float(n)]))
-    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
-    np.testing.assert_allclose([low[0], high[0]], [expected.low, expected.high], atol=1e-12)
-
-
 def test_band_by_hand() -> None:
     epoch = np.array([1, 1, 1, 2, 2, 3])
     value = np.array([0.0, 1.0, 4.0, 2.0, 4.0, np.nan])

@@ -1,9 +1,9 @@
-"""Drawings of classification: ROC, precision-recall, confusion matrix, reliability."""
+"""Drawings of classification: ROC, precision-recall, confusion matrix."""
 
 import numpy as np
 
 from milkit.report.curves import GRID as AT
-from milkit.report.curves import Curve, average_curve, confusion, reliability
+from milkit.report.curves import Curve, average_curve, confusion
 from milkit.report.figures.style import BLUE, DASHES, INK, LINES, MUTED, NARROW, Drawing, axes, drawing, unit_axes
 from milkit.report.scores import Scores
 from milkit.report.words import plural, shorten
@@ -93,13 +93,13 @@ def _curve_caption(kind: str, scores: Scores, found: list[tuple[str, Curve | Non
     return " ".join(parts)
 
 
-def confusion_matrix(scores: Scores, task: str) -> Drawing | None:
-    """Counts over all runs, and the share of each true class; at threshold 0.5 or the largest probability."""
+def confusion_matrix(scores: Scores, task: str, cut: float = 0.5) -> Drawing | None:
+    """Counts over all runs, and the share of each true class; at a threshold (binary) or the largest probability."""
     if task == "MultiLabel":
         return None  # `label_counts` gives its table
     classes = len(scores.names)
     truth = scores.target[:, 0].astype(np.int64)
-    guess = scores.value.argmax(1) if task == "MultiClass" else (scores.value[:, -1] >= 0.5).astype(np.int64)
+    guess = scores.value.argmax(1) if task == "MultiClass" else (scores.value[:, -1] >= cut).astype(np.int64)
     counts = confusion(truth, guess.astype(np.int64), classes)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with drawing():
@@ -116,7 +116,7 @@ def confusion_matrix(scores: Scores, task: str) -> Drawing | None:
         ax.tick_params(length=0)
         ax.grid(False)
         ax.spines[:].set_visible(False)
-    rule = "the most probable class" if task == "MultiClass" else f"{scores.names[-1]} from probability 0.5 on"
+    rule = "the most probable class" if task == "MultiClass" else f"{scores.names[-1]} from probability {cut:.3g} on"
     times = np.unique(np.bincount(scores.patient))
     often = f"{times[0]} times" if len(times) == 1 else f"{times[0]} to {times[-1]} times"
     counted = "" if times[-1] == 1 else f" a patient counts {often} (once a run that tested it);"
@@ -146,47 +146,3 @@ def label_counts(scores: Scores) -> list[tuple[str, int, int, int, int]]:
         (tn, fp), (fn, tp) = confusion(truth, guess, 2)
         rows.append((name, int(tp), int(fp), int(fn), int(tn)))
     return rows
-
-
-def reliability_diagram(scores: Scores, task: str) -> Drawing:
-    """Predicted probability against what was observed, in ten bins of equal width."""
-    probability, hit, patient, x, y = _calibration_rows(scores, task)
-    found = reliability(probability, hit, patient)
-    with drawing():
-        figure, (ax, below) = axes(height=3.9, nrows=2, sharex=True, height_ratios=(4, 1))
-        unit_axes(ax, "", y)
-        ax.set_aspect("auto")
-        ax.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (1, 2)), label="perfectly calibrated")
-        spread = [found.observed - found.low, found.high - found.observed]
-        ax.errorbar(
-            found.predicted, found.observed, np.maximum(spread, 0), fmt="o-", color=BLUE, ms=4, lw=1.2, elinewidth=1
-        )
-        figure.legend(loc="outside upper left")
-        below.bar(found.edges[:-1], found.share, np.diff(found.edges) * 0.92, align="edge", color=BLUE, alpha=0.5)
-        below.set(xlabel=x, ylabel="Share")
-        below.set_ylim(0, 1.15 * found.share.max())
-    caption = (
-        "Ten bins of equal width. Bars: 95 % intervals (Wilson) that count each patient once, however many runs tested "
-        "it. Below: the share of patients in each bin."
-    )
-    if task == "MultiClass":
-        caption = "The probability of the predicted class against how often it is right. " + caption
-    if task == "MultiLabel":
-        caption = "All labels together; a patient and label count as one. " + caption
-    return Drawing("calibration", figure, "Calibration", caption)
-
-
-def _calibration_rows(scores: Scores, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, str]:
-    if task == "Binary":
-        hit = scores.target[:, 0] > 0
-        name = shorten(scores.names[-1], 16)
-        return scores.value[:, -1], hit, scores.patient, f"Predicted probability of {name}", f"Share that is {name}"
-    if task == "MultiClass":
-        guess = scores.value.argmax(1)
-        hit = guess == scores.target[:, 0]
-        x = "Probability of the predicted class"
-        return scores.value.max(1), hit, scores.patient, x, "Share predicted rightly"
-    c = scores.value.shape[1]
-    patient = (scores.patient[:, None] * c + np.arange(c)).ravel()
-    x = "Predicted probability of a label"
-    return scores.value.ravel(), (scores.target > 0).ravel(), patient, x, "Share that has it"

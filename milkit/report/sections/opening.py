@@ -4,7 +4,7 @@ from typing import Any
 
 from milkit.report.blocks import Block, Notice, Paragraph
 from milkit.report.source import Source
-from milkit.report.words import SELECTIONS, headline, is_interval, metric_label, number, plural
+from milkit.report.words import SELECTIONS, headline, is_interval, metric_label, number, plural, sentence
 
 _MARKS = {
     "optimistic": "Optimistic: the epoch was chosen on the test part itself, so these numbers are better than they "
@@ -17,7 +17,7 @@ _MARKS = {
 def opening(source: Source) -> list[Block]:
     """Question, answer, warnings."""
     blocks: list[Block] = [Paragraph(question(source), "question"), Paragraph(answer(source), "lead")]
-    lines = [*(_MARKS.get(mark, _sentence(mark)) for mark in source.marks), *_unfinished(source)]
+    lines = [*(_MARKS.get(mark, sentence(mark)) for mark in source.marks), *_unfinished(source)]
     if lines:
         blocks.append(Notice("Read every number on this page with this in mind", tuple(lines)))
     return blocks
@@ -102,11 +102,6 @@ def _fixed(value: float, decimals: int | None) -> str:
 def _listed(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!")) else ".")
 
 
 def _unfinished(source: Source) -> list[str]:

@@ -42,7 +42,7 @@ def _answers(source: Source) -> list[Block]:
     blocks: list[Block] = [Heading("Pictures")]
     if task in CLASSIFICATION:
         curves = [classes.curve("roc", scores, task), classes.curve("pr", scores, task)]
-        drawings += [*curves, classes.confusion_matrix(scores, task), classes.reliability_diagram(scores, task)]
+        drawings += [*curves, classes.confusion_matrix(scores, task)]
         if None in curves:
             text = "ROC and precision-recall curves are undefined: no fold holds both classes in its test part."
             blocks.append(Paragraph(text, "note"))
