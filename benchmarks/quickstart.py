@@ -1,6 +1,6 @@
 """Runs docs/quickstart.md on made-up slides, and puts what the terminal said back into the page.
 
-    python -m benchmarks.quickstart --out benchmarks/results/quickstart.json       # 1 minute on two busy cores
+    python -m benchmarks.quickstart --out benchmarks/results/quickstart.json       # under a minute
 
 The slides are written as TRIDENT and CLAM write them by `tests/foreign_files.py`. Python blocks become files, console
 blocks are run, and the JSON holds each command with its output and the main metrics.

@@ -1,6 +1,7 @@
 """Slide ids of a table against those of its features: why they do not match, and what would help."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -51,7 +52,24 @@ def hint(rows: Iterable[str], slides: Iterable[str]) -> str:
                 f"{len(pairs)} of {len(left)} would match after {what} ({row!r} and {slide!r})",
                 len(pairs),
             )
-    return best
+    return best or _beginnings(left, right)
+
+
+def _beginnings(rows: Sequence[str], slides: Sequence[str]) -> str:
+    """Whether the rows name patients, whose slides' ids begin with the patient's."""
+    inside = sorted(slides)
+    pairs = []
+    for row in rows:
+        place = bisect_left(inside, row)
+        if place < len(inside) and inside[place].startswith(row):
+            pairs.append((row, inside[place]))
+    if not pairs:
+        return ""
+    row, slide = pairs[0]
+    return (
+        f"{len(pairs)} of {len(rows)} are only the beginning of a slide's id ({row!r} and {slide!r}); are they "
+        "patients? The table needs one row a slide, with the slide's whole id"
+    )
 
 
 def without_extensions(rows: Sequence[str], slides: Sequence[str]) -> dict[str, str]:

@@ -197,7 +197,8 @@ def _no_files(path: Path, inside: Sequence[Path]) -> str:
         named = and_more([str(folder) for folder in folders[:MOST]], len(folders))
         return f"{path} holds folders of features, of one tiling and encoder each; give one of them: {named}."
     held = and_more([entry.name for entry in inside[:MOST]], len(inside)) or "nothing"
-    return f"{path} holds no .h5 file (it holds {held}); give the folder with one feature file a slide, or a store."
+    give = "give the folder with one feature file a slide, several such folders, or a store."
+    return f"{path} holds no .h5 file (it holds {held}); {give}"
 
 
 def _check_once(slides: Sequence[Header]) -> None:

@@ -62,6 +62,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 def _why(path: Path, error: Exception) -> str:
     text = str(error)
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read by this user ({error.strerror or error}); ask its owner."
     if not path.exists():
         return f"{path} is gone; it was there when the folder was opened."
     if path.stat().st_size == 0:

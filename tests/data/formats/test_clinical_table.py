@@ -172,6 +172,14 @@ def test_ids_that_a_spreadsheet_changed_are_not_matched_by_guess(slides, ids, hi
         cohort(f"slide_id,her2\n{ids[0]},1\n{ids[1]},0\n").load(Binary(label="her2"))
 
 
+def test_a_table_of_patients_is_told_that_it_is_one(folder, features):
+    for i, name in enumerate(("TCGA-A1-A0SB-01Z", "TCGA-A1-A0SD-01Z")):
+        trident(folder / "job", name, features(i), grid(3))
+    message = r"2 of 2 are only the beginning of a slide's id \('TCGA-A1-A0SB' and .*\); are they patients\?"
+    with pytest.raises(CohortError, match=message):
+        cohort("case_id,slide,her2\np1,TCGA-A1-A0SB,1\np2,TCGA-A1-A0SD,0\n").load(Binary(label="her2"))
+
+
 def test_ids_of_digits_keep_their_zeros(slides):
     study = cohort("slide_id,her2\n007,1\n010,0\n").load(Binary(label="her2"))
     assert study.bag.tolist() == ["007", "010"]
