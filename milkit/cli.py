@@ -11,6 +11,8 @@ COMMANDS = {
     "report": "recompute a run folder's numbers from its predictions and write its report again",
     "finalize": "make a model to keep of a finished run: the fold ensemble, or a refit on all data",
     "predict": "what a kept model says about the slides of a store",
+    "evaluate": "a kept model on another cohort: every number, with threshold and temperature as they were locked",
+    "compare": "runs on the same patients: paired differences, tests, and a verdict in words",
     "data": "known public data sets: what is here, where to get the rest",
 }
 

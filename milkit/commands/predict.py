@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from milkit.commands.evaluate import features_of, features_options
+
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
@@ -20,8 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cohort", type=Path, metavar="CSV", help="table of slides and patients: a row a patient")
     parser.add_argument("--slide", default="", metavar="COLUMN", help="its column of slide ids, if not recognised")
     parser.add_argument("--patient", default="", metavar="COLUMN", help="its column of patient ids, if not recognised")
-    unknown = "use features whose encoder (mpp) only one side knows; marks every number; may be given twice"
-    parser.add_argument("--allow-unknown", action="append", default=[], metavar="encoder|mpp", help=unknown)
+    features_options(parser)
     parser.add_argument("--trust-source", action="store_true", help="import the saved source of a model of one's own")
     parser.add_argument("--force", action="store_true", help="replace the file that is there")
     options = parser.parse_args(arguments)
@@ -38,10 +39,9 @@ def main(arguments: list[str]) -> int:
     keep_compiled()
     header, *rows = api.predict(
         options.model,
-        options.store,
+        features_of(options),
         cohort=options.cohort,
         out=options.out,
-        allow_unknown=options.allow_unknown,
         trust_source=options.trust_source,
         slide=options.slide,
         patient=options.patient,

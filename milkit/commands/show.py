@@ -19,19 +19,21 @@ def summary(results: dict[str, Any], out: Path) -> str:
         for metric in (m for m in SHOWN if m in part["metrics"]):
             m = part["metrics"][metric]
             lines.append(
-                f"{name + ' ' + metric:>28}  {_number(m['value'])}   {_interval(m['sampling'])}   "
-                f"{_interval(m['procedure'])}{marks}"
+                f"{name + ' ' + metric:>28}  {number(m['value'])}   {pair(m['sampling'])}   "
+                f"{pair(m['procedure'])}{marks}"
             )
     lines += [f"marked: {mark}" for mark in results.get("marks", [])]
     return "\n".join([*lines, f"report: {out / 'report.html'}"])
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals, or as much room."""
     return "  -  " if value is None else f"{value:.3f}"
 
 
-def _interval(pair: list[float | None] | None) -> str:
-    return "      -       " if pair is None else f"{_number(pair[0])} - {_number(pair[1])}"
+def pair(bounds: list[float | None] | None) -> str:
+    """Two bounds, or as much room."""
+    return "      -       " if bounds is None else f"{number(bounds[0])} - {number(bounds[1])}"
 
 
 def on_one_line(text: str) -> None:

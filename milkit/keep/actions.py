@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from milkit import config
-from milkit.data.features import open_features
 from milkit.data.memory import InMemory
 from milkit.data.table import read_cohort
 from milkit.errors import ConfigError
+from milkit.execute.environment import environment
 from milkit.execute.imports import own_classes
 from milkit.experiment import Experiment, allowed_types
 from milkit.keep.card import card
-from milkit.keep.features import check_features
+from milkit.keep.cohort import Reading, external_study
+from milkit.keep.external import measure, predictions_of
+from milkit.keep.features import Features, open_like
 from milkit.keep.finalize import Absent, How, make_model
-from milkit.keep.folder import FACTS, Kept, read_facts, read_model, refuse_existing, write_model
+from milkit.keep.folder import FACTS, Kept, read_facts, read_model, refuse_existing, whole_folder, write_model
+from milkit.keep.page import EVALUATION, write_evaluation
 from milkit.keep.predict import answers_of, table_of_answers
 from milkit.keep.run import Finished, read_run
 from milkit.predictions.whole import whole_file
@@ -92,11 +95,10 @@ def load_model(folder: str | Path, *, trust_source: bool = False) -> Kept:
 
 def predict(
     model: str | Path,
-    store: str | Path | Sequence[str | Path],
+    features: Features | str | Path,
     *,
     cohort: str | Path | None = None,
     out: str | Path | None = None,
-    allow_unknown: Sequence[str] = (),
     trust_source: bool = False,
     slide: str = "",
     patient: str = "",
@@ -106,10 +108,9 @@ def predict(
 
     Args:
         model: a model folder.
-        store: features of the slides.
+        features: of the slides.
         cohort: CSV that says which slides belong to which patient; without it every slide is answered by itself.
         out: CSV to write.
-        allow_unknown: "encoder", "mpp": what only one side knows and the user vouches for; marks every number.
         trust_source: import the saved source of a model that is not milkit's own.
         slide, patient: columns of the table, where they are not recognised.
         tell: (bags done, bags in all), called after each.
@@ -121,12 +122,59 @@ def predict(
         MilkitError: features of another kind than the model's, or a table that matches none of them.
     """
     kept = load_model(model, trust_source=trust_source)
-    source = open_features(store)
-    marks, _ = check_features(kept.facts["features"], kept.facts["in_features"], source, str(store), allow_unknown)
-    table = None if cohort is None else read_cohort(cohort, slide=slide, patient=patient, site="-", cohort="-")
+    given = None if cohort is None else read_cohort(cohort, slide=slide, patient=patient, site="-", cohort="-")
+    table, source, marks, _ = open_like(kept.facts, _features(features), given)
     answers, _ = answers_of(kept, source, table, tell)
     rows = table_of_answers(kept, answers, [*kept.facts["marks"], *marks], "slide" if table is None else "patient")
     if out is not None:
         with whole_file(Path(out)) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     return rows
+
+
+def evaluate(
+    model: str | Path,
+    features: Features | str | Path,
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    reading: Reading | None = None,
+    groups: Sequence[str] | None = None,
+    force: bool = False,
+    trust_source: bool = False,
+    tell: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure a model on another cohort, with threshold and temperature as they were locked.
+
+    Args:
+        model: a model folder.
+        features: of the cohort's slides.
+        cohort: CSV, one row a slide.
+        out: folder to make: `results.json`, `predictions.csv`, `report.html`, `report.md`, `figures/`.
+        reading: the table's words, where they are not the model's.
+        groups: columns of the sub-group table, beside site and cohort; None takes those with 2 to 8 levels.
+        force: replace the evaluation in `out`.
+        trust_source: import the saved source of a model that is not milkit's own.
+        tell: (bags done, bags in all), called after each.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        MilkitError: patients that were in training, features of another kind, a table that cannot be read.
+    """
+    out, kept = Path(out), load_model(model, trust_source=trust_source)
+    refuse_existing(out, EVALUATION, "an evaluation", force=force)
+    study, marks = external_study(kept, _features(features), Path(cohort), reading or Reading())
+    rows = predictions_of(kept, study, tell)
+    results = measure(kept, study, rows, marks, groups)
+    said = environment()
+    whole_folder(
+        out, lambda folder: write_evaluation(folder, kept, study, rows, results, said), EVALUATION,
+        "an evaluation", force=force,
+    )  # fmt: skip
+    return results
+
+
+def _features(given: Features | str | Path) -> Features:
+    return given if isinstance(given, Features) else Features(given)

@@ -2,14 +2,73 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from milkit.data.features import FeatureSource
+from milkit.data.features import FeatureSource, open_features
+from milkit.data.formats.slide_files import SlideFiles
+from milkit.data.open_cohort import open_cohort
+from milkit.data.table import CohortTable
 from milkit.errors import ConfigError, DataError
+from milkit.task import Task
 
 MPP_TOLERANCE = 0.01
 """Relative difference in micrometres per pixel that is still the same: scanners state .2525 where others state .25."""
 CAN_BE_UNKNOWN = ("encoder", "mpp")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of other slides, and what the user says of them.
+
+    Attributes:
+        path: what `milkit.data.features.open_features` takes.
+        mpp: for files of other tools: micrometres per pixel at level 0, or the table's column that holds them.
+        encoder: for files that do not say it.
+        patches: CLAM's folder of patches files, where it is not beside the features.
+        allow_unknown: "encoder", "mpp": what only one side knows and the user vouches for; marks every number.
+    """
+
+    path: str | Path | tuple[str | Path, ...]
+    mpp: float | str = ""
+    encoder: str = ""
+    patches: str = ""
+    allow_unknown: tuple[str, ...] = ()
+
+
+def open_like(
+    facts: Mapping[str, Any], features: Features, table: CohortTable | None, task: Task | None = None
+) -> tuple[CohortTable | None, FeatureSource, list[str], list[str]]:
+    """Open features for a model, and refuse those of another kind than it was trained on.
+
+    Args:
+        facts: the model's.
+        features: where they are.
+        table: the slides that are asked for; None for all.
+        task: how the table's targets are read, if they are.
+
+    Returns:
+        The table (with the ids of the features' files), the features, marks that every number must carry, and notes.
+
+    Raises:
+        MilkitError: features that cannot be used.
+    """
+    how: dict[str, Any] = {"encoder": features.encoder, "patches": features.patches}
+    path: Any = features.path
+    said: tuple[str, ...] = ()
+    if table is not None:
+        table, source, said = open_cohort(table, path, mpp=features.mpp, task=task, **how)
+    else:
+        if isinstance(features.mpp, str) and features.mpp:
+            raise ConfigError(f"--mpp {features.mpp}: a column needs a table (--cohort); give a number.")
+        source = open_features(path, mpp=features.mpp or None, **how)
+        if isinstance(source, SlideFiles) and not features.mpp:
+            source = source.without_positions()
+    marks, notes = check_features(
+        facts["features"], facts["in_features"], source, str(features.path), features.allow_unknown
+    )
+    return table, source, marks, [*said, *notes]
 
 
 def feature_facts(source_provenance: Mapping[str, Any], dtype: str) -> dict[str, Any]:
