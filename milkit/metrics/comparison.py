@@ -4,6 +4,7 @@ All take first minus second and give a `Verdict` at `alpha`, not corrected for s
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -69,16 +70,19 @@ def corrected_t_test(
 
 
 def bootstrap_test(
-    difference: float, draws: Float[np.ndarray, "d"], *, margin: float = MARGIN, alpha: float = ALPHA
+    difference: float, draws: Float[np.ndarray, "d"], units: int, *, margin: float = MARGIN, alpha: float = ALPHA
 ) -> Verdict:
     """Test by inverting `percentile_interval`: p < alpha where the 1 - alpha interval leaves zero out.
 
     p = 2 min(share of draws <= 0, share >= 0), the draws moved so that their mean lies on the difference, and one draw
-    added on each side, so that 2,000 draws never give less than .001.
+    added on each side, so that 2,000 draws never give less than .001. Where every draw shows the same difference (one
+    model right and the other wrong on every patient), p is also never less than 2^(1 - units), what swapping the
+    models patient by patient could show at most; nothing is known of what could have been detected then.
 
     Args:
         difference: of the sample itself.
         draws: differences in bootstrap draws that both models shared; NaN where a draw left nothing to compute.
+        units: patients or sites that were drawn.
         margin: the smallest difference that matters.
         alpha: two-sided error allowed.
 
@@ -87,15 +91,16 @@ def bootstrap_test(
     """
     seen = draws[~np.isnan(draws)]
     interval, _ = percentile_interval(draws, difference, 1 - alpha)
-    if interval is None or math.isnan(difference):
+    if interval is None or math.isnan(difference) or units < 2:
         return t_verdict(difference, math.nan, math.inf, margin=margin, alpha=alpha)
-    spread = float(seen.std(ddof=1)) if len(seen) > 1 else math.nan
-    if not spread > 1e-12:
-        centre = 0.0 if abs(difference) < 1e-12 else difference
-        return t_verdict(centre, 0.0, math.inf, margin=margin, alpha=alpha)
+    if seen.std() < 1e-12:
+        if abs(difference) < 1e-12:
+            return t_verdict(0.0, 0.0, math.inf, margin=margin, alpha=alpha)
+        p = max(2 / (len(seen) + 1), 2.0 ** (1 - units))
+        return Verdict(word(p, math.nan, margin, alpha), difference, difference, difference, p, math.nan)
     moved = seen - seen.mean() + difference
     p = 2 * (min(int((moved <= 0).sum()), int((moved >= 0).sum())) + 1) / (len(moved) + 1)
-    return _with_p(min(1.0, p), difference, (interval.low, interval.high), spread, margin, alpha)
+    return _with_p(min(1.0, p), difference, (interval.low, interval.high), float(seen.std(ddof=1)), margin, alpha)
 
 
 def delong_test(found: DeLong, *, margin: float = MARGIN, alpha: float = ALPHA) -> Verdict:
@@ -140,12 +145,9 @@ def mcnemar_test(
         alpha: two-sided error allowed.
     """
     difference = float(first_right.mean() - second_right.mean())
-    by_draws = bootstrap_test(difference, draws, margin=margin, alpha=alpha)
-    if math.isnan(by_draws.p) or by_draws.detectable == 0:
-        return by_draws
-    spread = float(draws[~np.isnan(draws)].std(ddof=1))
+    by_draws = bootstrap_test(difference, draws, len(first_right), margin=margin, alpha=alpha)
     p = mcnemar_p(first_right, second_right)
-    return _with_p(p, difference, (by_draws.low, by_draws.high), spread, margin, alpha)
+    return replace(by_draws, p=p, verdict=word(p, by_draws.detectable, margin, alpha))
 
 
 def _with_p(

@@ -53,6 +53,7 @@ class Compared:
         verdict: after the correction.
         better: name of the better run where the verdict is `different`, else "".
         margin: the smallest difference that matters, on the metric's scale.
+        own_scale: the metric has no upper end, so that it shares no axis and its margin is relative.
         test: how p was found.
         sampling: bootstrap of patients or sites, both runs in the same draws; None for none.
         splits: repeat-folds that were compared.
@@ -70,6 +71,7 @@ class Compared:
     verdict: Word
     better: str
     margin: float
+    own_scale: bool
     test: str
     sampling: tuple[float, float] | None
     splits: int
@@ -161,11 +163,25 @@ def compare(
         RunFolderError: runs that cannot be compared.
         ConfigError: an unknown metric or reference, a margin below 0 or an alpha outside (0, 1).
     """
+    found = field(read_contestants(runs), selections)
+    return compare_field(found, metrics, reference=reference, margin=margin, alpha=alpha, draws=draws, seed=seed)
+
+
+def compare_field(
+    found: Field,
+    metrics: Sequence[str] = (),
+    *,
+    reference: Path | str | None = None,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Comparison:
+    """As `compare`, of runs that were read and found to fit each other."""
     if not 0 < alpha < 1 or not 0 <= margin < math.inf:
         raise ConfigError(f"alpha {alpha} must lie between 0 and 1, and margin {margin} must not be negative.")
-    found = field(read_contestants(runs), selections)
     chosen = _metrics(found, metrics)
-    cached = _Estimator(draws, seed)
+    cached = Estimator(draws, seed)
     rows = [
         _compare(found, a, b, metric, cached, margin, alpha)
         for a, b in _pairs(found.entrants, reference)
@@ -199,7 +215,7 @@ def _pairs(entrants: Sequence[Entrant], reference: Path | str | None) -> list[tu
     return [(e, base[0]) for e in entrants if e is not base[0]]
 
 
-class _Estimator:
+class Estimator:
     """Estimates of one run, metric and set of splits, computed once however many pairs need them."""
 
     def __init__(self, draws: int, seed: int) -> None:
@@ -222,7 +238,7 @@ class _Estimator:
 
 
 def _compare(
-    found: Field, a: Entrant, b: Entrant, metric: Metric, estimator: _Estimator, margin: float, alpha: float
+    found: Field, a: Entrant, b: Entrant, metric: Metric, estimator: Estimator, margin: float, alpha: float
 ) -> Compared:
     """One metric of one pair, before Holm's correction."""
     every = a.study.splits
@@ -238,14 +254,13 @@ def _compare(
             margin = margin * abs(of_b.value)
             notes.append(f"the margin is a share of {b.name}'s value: {margin:.3g}")
         drawn = of_a.draws - of_b.draws
-        if len(np.unique(a.study.unit)) < 2:
-            drawn = np.full(len(drawn), blank)
-            notes.append("there is only one patient or site to resample")
         interval, note = percentile_interval(drawn, values[0] - values[1], 1 - alpha)
+        if len(np.unique(a.study.unit)) < 2:
+            interval, note = None, "there is only one patient or site to resample"
         notes += [f"sampling: {note}"] * bool(note)
         sampling = None if interval is None else (interval.low, interval.high)
         test, result = _test(found, a, b, metric, kept, (of_a, of_b), drawn, margin, alpha)
-        notes += [FIXED_MODELS] * (test == BOOTSTRAP and len(every) > 1) + _degenerate(result, len(kept))
+        notes += [FIXED_MODELS] * (test == BOOTSTRAP and len(every) > 1) + _degenerate(result)
     else:
         notes += sorted({r for r in (_reason(e.study, metric) for e in (a, b)) if r}) or ["no split has a value"]
     left_out = len(every) - len(kept)
@@ -261,6 +276,7 @@ def _compare(
         verdict=result.verdict,
         better="",
         margin=float(margin),
+        own_scale=math.isinf(metric.bounds[1]),
         test=test,
         sampling=sampling,
         splits=len(kept),
@@ -289,12 +305,14 @@ def _test(
         n_train = np.array([found.n_train[split] for split in sorted(kept)], np.float64)
         assert of[0].splits is not None
         assert of[1].splits is not None  # only pooled metrics have none
-        return CORRECTED_T, corrected_t_test(of[0].splits - of[1].splits, n_test, n_train, **limits)
+        over_splits = corrected_t_test(of[0].splits - of[1].splits, n_test, n_train, **limits)
+        if not math.isnan(over_splits.p):
+            return CORRECTED_T, over_splits
     if len(a.study.splits) == 1 and len(np.unique(a.study.unit)) == len(a.study.unit):  # rows are independent
         exact = _held_out(found.kind, a.study.runs, b.study.runs, metric, drawn, limits)
-        if exact is not None:
+        if exact is not None and not math.isnan(exact[1].p):
             return exact
-    return BOOTSTRAP, bootstrap_test(of[0].value - of[1].value, drawn, **limits)
+    return BOOTSTRAP, bootstrap_test(of[0].value - of[1].value, drawn, len(np.unique(a.study.unit)), **limits)
 
 
 def _held_out(
@@ -328,12 +346,12 @@ def _reason(study: Tested, metric: Metric) -> str:
     return next((r for r in (why(v) for v in found) if r), "")  # type: ignore[arg-type]
 
 
-def _degenerate(found: Verdict, splits: int) -> list[str]:
+def _degenerate(found: Verdict) -> list[str]:
     """A word where there is nothing to test by."""
     if found.p == 1.0 and found.detectable == 0:
         return ["both have the same value throughout; that is no proof that they would elsewhere"]
-    if math.isnan(found.p) and not math.isnan(found.difference):
-        return [f"no test: {'the difference does not vary' if splits > 1 else 'there is too little to test by'}"]
+    if math.isnan(found.detectable) and not math.isnan(found.difference):
+        return ["the difference does not vary: what could have been detected is not known"]
     return []
 
 

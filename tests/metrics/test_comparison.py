@@ -125,7 +125,7 @@ def test_the_bootstrap_against_a_plain_loop():
         slow.append(np.mean([float(right_a[i]) - float(right_b[i]) for i in drawn]))
     np.testing.assert_allclose(fast, slow, atol=1e-12)
     difference = float(right_a.mean() - right_b.mean())
-    found = bootstrap_test(difference, fast)
+    found = bootstrap_test(difference, fast, 30)
     moved = np.array(slow) - np.mean(slow) + difference
     p = 2 * (min((moved <= 0).sum(), (moved >= 0).sum()) + 1) / 301
     assert found.p == pytest.approx(p)
@@ -136,7 +136,7 @@ def test_the_bootstrap_against_a_plain_loop():
 def test_the_bootstrap_of_a_mean_is_about_the_normal_test():
     rng = np.random.default_rng(4)
     d = rng.normal(0.25, 1.0, 200)
-    found = bootstrap_test(float(d.mean()), bootstrap_counts(200, draws=20_000) @ d / 200)
+    found = bootstrap_test(float(d.mean()), bootstrap_counts(200, draws=20_000) @ d / 200, 200)
     assert found.p == pytest.approx(2 * scipy.stats.norm.sf(d.mean() / (d.std() / math.sqrt(200))), abs=0.005)
 
 
@@ -144,15 +144,25 @@ def test_p_and_interval_of_the_bootstrap_agree():
     """The test says p < alpha where the interval leaves zero out (within a draw or two)."""
     rng = np.random.default_rng(5)
     for shift in np.linspace(-3, 3, 25):
-        found = bootstrap_test(float(shift), rng.normal(shift, 1.0, 1000))
+        found = bootstrap_test(float(shift), rng.normal(shift, 1.0, 1000), 50)
         if abs(found.p - 0.05) > 0.005:
             assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
 def test_a_bootstrap_with_nothing_to_draw():
-    assert bootstrap_test(0.0, np.zeros(100)).verdict == "indistinguishable"
-    assert math.isnan(bootstrap_test(0.2, np.full(100, 0.2)).p)
-    assert bootstrap_test(0.2, np.full(100, np.nan)).verdict == "no power"
+    assert bootstrap_test(0.0, np.zeros(100), 20).verdict == "indistinguishable"
+    assert bootstrap_test(0.2, np.full(100, np.nan), 20).verdict == "no power"
+    assert math.isnan(bootstrap_test(0.2, np.full(100, 0.2), 1).p)
+
+
+def test_a_difference_that_no_draw_changes():
+    """One model right and the other wrong on all n patients: McNemar's p is 2 * (1/2)^n, and so is ours."""
+    for n in (2, 4, 8):
+        found = bootstrap_test(1.0, np.ones(2000), n)
+        assert found.p == pytest.approx(mcnemar_p(np.ones(n, bool), np.zeros(n, bool)))
+        assert found.verdict == ("different" if n == 8 else "no power")
+        assert math.isnan(found.detectable)
+    assert bootstrap_test(1.0, np.ones(2000), 50).p == pytest.approx(2 / 2001)
 
 
 @pytest.mark.parametrize(("alone", "other"), [(0, 0), (5, 0), (3, 3), (9, 2), (30, 17)])
@@ -169,7 +179,7 @@ def test_mcnemar_takes_interval_and_detectable_from_the_draws():
     second = np.r_[np.zeros(9, bool), np.ones(2, bool), np.ones(20, bool)]
     counts = bootstrap_counts(31, draws=500)
     draws = counts @ (first.astype(float) - second) / 31
-    found, plain = mcnemar_test(first, second, draws), bootstrap_test(7 / 31, draws)
+    found, plain = mcnemar_test(first, second, draws), bootstrap_test(7 / 31, draws, 31)
     assert found.p == pytest.approx(134 / 2048)
     assert found.difference == pytest.approx(7 / 31)
     assert (found.low, found.high, found.detectable) == pytest.approx((plain.low, plain.high, plain.detectable))

@@ -299,6 +299,17 @@ def test_the_fewest_training_patients_count(two, tmp_path):
     assert compare([a, fewer]).json()["auroc"]["p"] > compare([a, b]).json()["auroc"]["p"]
 
 
+def test_a_difference_that_is_the_same_in_every_split(tmp_path):
+    """A perfect and a perfectly wrong model: no variance over splits, so patients are the unit."""
+    right = folder(tmp_path / "right", rows(50.0 * (2 * Y - 1)))
+    wrong = folder(tmp_path / "wrong", rows(-50.0 * (2 * Y - 1)))
+    for entry in compare([right, wrong], metrics=["auroc", "accuracy"]).json().values():
+        assert entry["difference"] == 1.0
+        assert (entry["test"], entry["verdict"], entry["better"]) == ("paired bootstrap", "different", "right")
+        assert entry["p"] == pytest.approx(2 / 2001)
+        assert entry["detectable"] is None
+
+
 def test_undefined_splits_are_dropped_from_both(two, tmp_path):
     """One run's scores of one split are not finite: that split leaves both sides, and is not 0."""
     a, _, table_a, table_b = two
