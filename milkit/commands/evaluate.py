@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     from milkit import api
-    from milkit.commands.show import bags_done
+    from milkit.commands.progress import bags_done
     from milkit.execute.compiled import keep_compiled
     from milkit.keep.cohort import Reading
 
@@ -87,7 +87,8 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _summary(results: dict, out: Path) -> str:
-    from milkit.commands.show import SHOWN, number, pair
+    from milkit.commands.progress import number, pair
+    from milkit.commands.show import SHOWN
 
     counts, against = results["counts"], results["against_study"]
     classes = ", ".join(f"{name} {count}" for name, count in counts["classes"].items())

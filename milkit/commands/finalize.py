@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     from milkit import api
-    from milkit.commands.show import on_one_line
+    from milkit.commands.progress import on_one_line
     from milkit.execute.compiled import keep_compiled
 
     keep_compiled()

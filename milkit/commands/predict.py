@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         raise RunFolderError(f"{options.out} is there already; replace it by --force, or give another --out.")
 
     from milkit import api
-    from milkit.commands.show import bags_done
+    from milkit.commands.progress import bags_done
     from milkit.execute.compiled import keep_compiled
 
     keep_compiled()
