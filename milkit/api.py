@@ -14,6 +14,7 @@ from milkit.execute.run import execute
 from milkit.execute.source import EXPERIMENT_FILE
 from milkit.experiment import Experiment, allowed_types
 from milkit.report import write_report
+from milkit.report.compare_runs import compare as compare
 from milkit.report.results import write_results
 
 
