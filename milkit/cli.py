@@ -1,4 +1,4 @@
-"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130/143 stopped."""
+"""The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130/143 stop."""
 
 import importlib
 import sys

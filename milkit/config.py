@@ -6,7 +6,6 @@ when the caller says that this source is trusted.
 """
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from milkit.errors import ConfigError
+from milkit.fields import nearest
 
 
 def to_json(value: Any) -> Any:
@@ -58,11 +58,11 @@ def from_json(data: Any, allowed: Mapping[str, type], where: str = "config") -> 
         return {k: from_json(v, allowed, f"{where}.{k}") for k, v in data.items()}
     cls = allowed.get(data["type"])
     if cls is None:
-        raise ConfigError(f"{where}: unknown type {data['type']!r}{_nearest(data['type'], allowed)}.")
+        raise ConfigError(f"{where}: unknown type {data['type']!r}{nearest(data['type'], allowed)}.")
     names = {f.name for f in dataclasses.fields(cls) if f.init}
     for key in data:
         if key != "type" and key not in names:
-            raise ConfigError(f"{where}: {data['type']} has no field {key!r}{_nearest(key, names)}.")
+            raise ConfigError(f"{where}: {data['type']} has no field {key!r}{nearest(key, names)}.")
     values = {k: from_json(v, allowed, f"{where}.{k}") for k, v in data.items() if k != "type"}
     try:
         return cls(**values)
@@ -70,39 +70,8 @@ def from_json(data: Any, allowed: Mapping[str, type], where: str = "config") -> 
         raise ConfigError(f"{where}: {data['type']} cannot be built: {error}.") from error
 
 
-def check_choices(value: Any, where: str = "") -> None:
-    """Refuse a value outside its field's `Literal`, in a dataclass and in those it holds.
-
-    Raises:
-        ConfigError: names the field, what was given, and what there is.
-    """
-    hints = typing.get_type_hints(type(value))
-    for f in dataclasses.fields(value):
-        item, path = getattr(value, f.name), f"{where}{f.name}"
-        if dataclasses.is_dataclass(item) and not hasattr(item, "config_json"):
-            check_choices(item, f"{path}.")
-        choices = _literals(hints.get(f.name))
-        if choices and item is not None and item not in choices:
-            raise ConfigError(f"{path} is {item!r}{_nearest(str(item), map(str, choices))}.")
-
-
-def _literals(hint: Any) -> tuple[Any, ...]:
-    """The values of a `Literal`, also of an optional one; () for other types."""
-    if typing.get_origin(hint) is typing.Literal:
-        return typing.get_args(hint)
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return tuple(v for part in typing.get_args(hint) for v in _literals(part))
-    return ()
-
-
 def members(union: Any) -> tuple[type, ...]:
     """The classes of a union type (`A | B`), or of a single class."""
     if isinstance(union, types.UnionType) or typing.get_origin(union) is typing.Union:
         return tuple(typing.get_args(union))
     return (union,)
-
-
-def _nearest(name: str, known: Any) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}? There is {', '.join(known)}" if close else f"; there is {', '.join(known)}"

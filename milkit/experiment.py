@@ -24,6 +24,7 @@ from milkit.data.datasets import Classic
 from milkit.data.memory import InMemory
 from milkit.data.protocol import Protocol as SplitProtocol
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 from milkit.models import Model
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
 from milkit.train.config import Optimizer, Select, Train
@@ -65,28 +66,14 @@ class Experiment:
     """Title in reports; the command line fills in the variable's name."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ConfigError(f"seeds is {self.seeds}; an experiment needs at least 1.")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
+        check_fields(self, skip=_PARTS, seeds="[1, inf)", seed=f"[0, {2**32})")
         _check_parts(self)
-        config.check_choices(self)
         _check_selection(self)
         _check_loss(self)
-        try:
-            hash(self.model)
-        except TypeError:
-            raise ConfigError(
-                f"{type(self.model).__name__} cannot be hashed, which compiled programs need; make it a frozen "
-                "dataclass (@dataclass(frozen=True)) whose fields are numbers, text or tuples."
-            ) from None
-        if not callable(getattr(self.model, "build", None)):
-            raise ConfigError(
-                f"model is {self.model!r}, which has no build(in_features, out_features, *, rngs); "
-                "give a model's configuration such as ABMIL()."
-            )
+        _check_model(self.model)
 
 
+_PARTS = ("data", "protocol", "model", "train", "task")
 _CRITERIA: dict[type, tuple[str, ...]] = {
     Binary: ("loss", "accuracy", "balanced_accuracy", "auroc", "last"),
     MultiClass: ("loss", "accuracy", "balanced_accuracy", "auroc", "last"),
@@ -98,16 +85,32 @@ _CRITERIA: dict[type, tuple[str, ...]] = {
 
 def _check_parts(experiment: Experiment) -> None:
     """Refuse a part of the wrong kind, such as a data set's name where the data belong."""
-    optimizer = getattr(experiment.train, "optimizer", None)
     for name, value, fits, example in (
         ("data", experiment.data, hasattr(experiment.data, "load"), 'Cohort("cohort.csv", "features.h5")'),
         ("protocol", experiment.protocol, hasattr(experiment.protocol, "plan"), "KFold(folds=5)"),
         ("task", experiment.task, isinstance(experiment.task, config.members(Task)), "Binary()"),
         ("train", experiment.train, isinstance(experiment.train, Train), "Train(epochs=50)"),
-        ("train.optimizer", optimizer, isinstance(optimizer, config.members(Optimizer)), "Adam(1e-4)"),
+        ("model", experiment.model, True, "ABMIL()"),
     ):
+        if isinstance(value, type):
+            raise ConfigError(f"{name} is the class {value.__name__}; write {value.__name__}(...), with brackets.")
         if not fits:
             raise ConfigError(f"{name} is {value!r}; expected a configuration such as {example}.")
+
+
+def _check_model(model: Any) -> None:
+    try:
+        hash(model)
+    except TypeError:
+        raise ConfigError(
+            f"{type(model).__name__} cannot be hashed, which compiled programs need; make it a frozen "
+            "dataclass (@dataclass(frozen=True)) whose fields are numbers, text or tuples."
+        ) from None
+    if not callable(getattr(model, "build", None)):
+        raise ConfigError(
+            f"model is {model!r}, which has no build(in_features, out_features, *, rngs); "
+            "give a model's configuration such as ABMIL()."
+        )
 
 
 def _check_selection(experiment: Experiment) -> None:

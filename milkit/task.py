@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 
 ClassWeights = Literal["none", "balanced"]
 
@@ -37,6 +38,9 @@ class Binary:
     class_weights: ClassWeights = "none"
     """`balanced`: each class weighs the same in sum, computed on each run's own training part."""
     focal_gamma: float = 2.0  # Lin et al. (2017), section 5.1
+
+    def __post_init__(self) -> None:
+        check_fields(self, "task", focal_gamma="[0, inf)")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,6 +63,9 @@ class MultiClass:
     class_weights: ClassWeights = "none"
     focal_gamma: float = 2.0
 
+    def __post_init__(self) -> None:
+        check_fields(self, "task", focal_gamma="[0, inf)")
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the cohort table that must be there."""
@@ -79,8 +86,8 @@ class MultiLabel:
     focal_gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.labels:
-            raise ConfigError("MultiLabel(labels=()) names no column; name the columns that hold 0 or 1.")
+        check_fields(self, "task", focal_gamma="[0, inf)")
+        _check_labels(self.labels, "hold 0 or 1")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -102,6 +109,10 @@ class Regression:
     """In units of the standardised target when `standardise` is on."""
     standardise: bool = True
     """Train on targets scaled to mean 0 and SD 1 of each run's own training part; predictions are scaled back."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "task", huber_delta="(0, inf)")
+        _check_labels(self.labels, "hold the values")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -128,8 +139,7 @@ class Survival:
     """Weight moved from the censored to the uncensored term (Zadeh & Schmid 2021); MCAT uses 0, .15 or .4."""
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ConfigError(f"Survival(bins={self.bins}): a discrete-time model needs at least 2 time bins.")
+        check_fields(self, "task", bins="[2, 100]", nll_alpha="[0, 1]")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -139,6 +149,11 @@ class Survival:
     def out_features(self, n_names: int) -> int:
         """Number of logits: the hazards' bins, or one log risk."""
         return self.bins if self.loss == "nll" else 1
+
+
+def _check_labels(labels: tuple[str, ...], what: str) -> None:
+    if not labels or not all(labels) or len(set(labels)) < len(labels):
+        raise ConfigError(f"task.labels is {labels!r}; name the columns that {what}, at least one and none twice.")
 
 
 Task = Binary | MultiClass | MultiLabel | Regression | Survival

@@ -7,6 +7,7 @@ from milkit.data.build import build_study
 from milkit.data.open_cohort import open_cohort
 from milkit.data.study import Study, Unit
 from milkit.data.table import CohortTable, read_cohort
+from milkit.fields import check_fields
 from milkit.task import Task
 
 __all__ = ["Cohort", "CohortTable", "read_cohort"]
@@ -44,6 +45,9 @@ class Cohort:
     """Raise where a slide would be left out (no features, no row, no target) instead of counting it."""
     slide_labels: bool = False
     """Labels belong to slides, so that slides of one patient may differ; needs unit="slide"."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data")
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
         """Read the table, open the features and make the study of a task.

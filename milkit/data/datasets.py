@@ -15,6 +15,7 @@ from milkit.data.study import GivenSplit, Study, Unit
 from milkit.data.table import table_of
 from milkit.data.where import did_you_mean
 from milkit.errors import ConfigError, DataError
+from milkit.fields import check_fields
 from milkit.task import Binary, MultiClass, Task
 
 _PACKAGED = Path(__file__).parent / "packaged"
@@ -154,6 +155,7 @@ class Classic:
     name: str
 
     def __post_init__(self) -> None:
+        check_fields(self, "data")
         _record(self.name)  # a mistyped name is found when the experiment is written
 
     def load(self, task: Task | None = None, unit: Unit = "patient") -> Study:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 from milkit.nn import masked_max, masked_mean, masked_sd
 from milkit.types import Bags, Output
 
@@ -34,6 +35,7 @@ class BagStatistics:
     """Which statistics of each feature, in this order; `sd` divides by n, so it is 0 for one instance."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "model")
         if not self.statistics or len(set(self.statistics)) < len(self.statistics):
             raise ConfigError(f"statistics={self.statistics}; name at least one of mean, sd, min, max, none twice.")
 

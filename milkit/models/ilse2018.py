@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 from milkit.nn import MLP, AttentionPool, Init, linear
 from milkit.types import Bags, Output
 
@@ -48,8 +49,7 @@ class ABMIL:
     init: Init = "torch"  # the authors' code is PyTorch with defaults
 
     def __post_init__(self) -> None:
-        if self.attention < 1 or self.heads < 1:
-            raise ConfigError(f"ABMIL has attention={self.attention} and heads={self.heads}; expected at least 1.")
+        check_fields(self, "model", encoder="[1, inf)", attention="[1, inf)", heads="[1, inf)", dropout="[0, 1)")
         if self.dropout and not self.encoder:
             raise ConfigError(f"dropout={self.dropout} acts after the encoder's layers, but encoder=() has none.")
 

@@ -33,6 +33,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 from milkit.nn import (
     MLP,
     Init,
@@ -48,23 +49,20 @@ from milkit.nn import (
 from milkit.types import Bags, Output
 
 
-def _check(pooling: Pooling, r: float, k: int, fraction: float) -> None:
-    """Refuse options that contradict each other, when the config is made."""
-    if pooling in ("lse", "gm") and not r > 0:
-        raise ConfigError(f"r is {r} with pooling={pooling!r}; expected a sharpness above 0.")
-    if pooling != "topk":
-        if k or fraction:
-            raise ConfigError(
-                f"k={k} and fraction={fraction} mean something with pooling='topk' only, not {pooling!r}."
-            )
-        return
-    if bool(k) == bool(fraction):
+def _check(config: "InstancePooling | EmbeddingPooling", **ranges: str) -> None:
+    """Refuse what is out of range, and options that contradict each other, when the config is made."""
+    check_fields(
+        config, "model",
+        encoder="[1, inf)", r="(0, inf)", k="[0, inf)", fraction="[0, 1]", dropout="[0, 1)", **ranges,
+    )  # fmt: skip
+    pooling, k, fraction = config.pooling, config.k, config.fraction
+    if pooling != "topk" and (k or fraction):
+        raise ConfigError(f"k={k} and fraction={fraction} mean something with pooling='topk' only, not {pooling!r}.")
+    if pooling == "topk" and bool(k) == bool(fraction):
         raise ConfigError(
             f"pooling='topk' has k={k} and fraction={fraction}; give one of them, "
             "such as k=3, or fraction=0.1 of each bag."
         )
-    if k < 0 or not 0 <= fraction <= 1:
-        raise ConfigError(f"pooling='topk' has k={k} and fraction={fraction}; expected k >= 1 or 0 < fraction <= 1.")
 
 
 def _pool(
@@ -100,7 +98,7 @@ class InstancePooling:
     init: Init = "torch"
 
     def __post_init__(self) -> None:
-        _check(self.pooling, self.r, self.k, self.fraction)
+        _check(self)
         if self.dropout and not self.encoder:
             raise ConfigError(f"dropout={self.dropout} acts after hidden layers, but encoder=() has none.")
 
@@ -158,7 +156,7 @@ class EmbeddingPooling:
     init: Init = "torch"
 
     def __post_init__(self) -> None:
-        _check(self.pooling, self.r, self.k, self.fraction)
+        _check(self, head="[1, inf)")
         if self.pooling == "gm" and (self.r < 1 or not self.encoder):
             raise ConfigError(
                 f"pooling='gm' in embedding space has r={self.r} and encoder={self.encoder}; it needs r >= 1 "

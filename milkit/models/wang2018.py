@@ -30,6 +30,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 from milkit.nn import (
     Init,
     dropout_or_none,
@@ -59,9 +60,10 @@ def _pool_scores(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], how: W
     return gm_of_probabilities(logits, mask, 1.0) if how == "mean" else lse_of_probabilities(logits, mask, 1.0)
 
 
-def _needs_layers(name: str, widths: tuple[int, ...]) -> None:
-    if not widths:
-        raise ConfigError(f"{name}(widths=()) has no layer; the paper has (256, 128, 64).")
+def _check(config: "InstanceNet | BagNet | BagNetDS | BagNetRC") -> None:
+    check_fields(config, "model", widths="[1, inf)", dropout="[0, 1)")
+    if not config.widths:
+        raise ConfigError(f"{type(config).__name__}(widths=()) has no layer; the paper has (256, 128, 64).")
 
 
 class _Trunk(nnx.Module):
@@ -100,7 +102,7 @@ class InstanceNet:
     init: Init = "glorot"  # Keras's default, which the authors use
 
     def __post_init__(self) -> None:
-        _needs_layers("InstanceNet", self.widths)
+        _check(self)
 
     @property
     def claims(self) -> frozenset[str]:
@@ -144,7 +146,7 @@ class BagNet:
     init: Init = "glorot"  # Keras's default, which the authors use
 
     def __post_init__(self) -> None:
-        _needs_layers("BagNet", self.widths)
+        _check(self)
 
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "BagNetModule":
         """Make the module for bags of `in_features` and `out_features` logits."""
@@ -188,7 +190,7 @@ class BagNetDS:
     init: Init = "glorot"  # Keras's default, which the authors use
 
     def __post_init__(self) -> None:
-        _needs_layers("BagNetDS", self.widths)
+        _check(self)
 
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "BagNetDSModule":
         """Make the module for bags of `in_features` and `out_features` logits."""
@@ -250,7 +252,7 @@ class BagNetRC:
     init: Init = "glorot"  # Keras's default, which the authors use
 
     def __post_init__(self) -> None:
-        _needs_layers("BagNetRC", self.widths)
+        _check(self)
         if len(set(self.widths)) != 1:
             raise ConfigError(f"BagNetRC adds its layers up, so widths must be equal; they are {self.widths}.")
 

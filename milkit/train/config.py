@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from milkit.errors import ConfigError
+from milkit.fields import check_fields
 
 Select = Literal["loss", "accuracy", "balanced_accuracy", "auroc", "c_index", "last"]
 """What picks the epoch, always on the validation part; `last` picks none and keeps the final epoch."""
@@ -16,7 +17,11 @@ class Sgd:
     learning_rate: float = 1e-3
     momentum: float = 0.9
     nesterov: bool = False
+    """Look ahead along the momentum (Nesterov), as Keras's and PyTorch's option of that name."""
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "train.optimizer", learning_rate="[0, inf)", momentum="[0, 1)", weight_decay="[0, inf)")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,9 @@ class Adam:
     b2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -40,8 +48,18 @@ class AdamW:
     b2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
 
 Optimizer = Sgd | Adam | AdamW
+
+
+def _check_adam(optimizer: Adam | AdamW) -> None:
+    check_fields(
+        optimizer, "train.optimizer",
+        learning_rate="[0, inf)", weight_decay="[0, inf)", b1="[0, 1)", b2="[0, 1)", eps="(0, inf)",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,23 +96,12 @@ class Train:
     """Runs trained side by side in one program; None lets milkit choose. Bits are promised for equal width only."""
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_bags", 1), ("accumulate", 1), ("buckets", 1)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"train.{name} is {getattr(self, name)}; it must be at least {low}.")
-        for name in ("patience", "max_instances", "width"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"train.{name} is {value}; give a whole number from 1, or None for no limit.")
-        for name in ("learning_rate", "weight_decay"):
-            value = getattr(self.optimizer, name, 0.0)
-            if not 0.0 <= value < float("inf"):
-                raise ConfigError(f"train.optimizer.{name} is {value}; it must be a finite number, 0 or more.")
-        if not 0.0 <= self.instance_dropout < 1.0:
-            raise ConfigError(f"train.instance_dropout is {self.instance_dropout}; it must lie in [0, 1).")
-        if self.clip is not None and self.clip <= 0:
-            raise ConfigError(f"train.clip is {self.clip}; give a norm above 0, or None not to clip.")
-        if self.warmup_epochs < 0:
-            raise ConfigError(f"train.warmup_epochs is {self.warmup_epochs}; it cannot be negative.")
+        check_fields(
+            self, "train",
+            epochs="[1, inf)", batch_bags="[1, inf)", accumulate="[1, inf)", warmup_epochs="[0, inf)", clip="(0, inf)",
+            patience="[1, inf)", max_instances="[1, inf)", instance_dropout="[0, 1)", buckets="[1, inf)",
+            width="[1, inf)",
+        )  # fmt: skip
         if self.patience is not None and self.select == "last":
             raise ConfigError(
                 "train.patience needs a validation criterion, but train.select is 'last'; "

@@ -98,8 +98,8 @@ def test_float64_bags_are_computed_in_float64():
     [
         (lambda: InstancePooling("topk"), "give one of them"),
         (lambda: InstancePooling("topk", k=2, fraction=0.1), "give one of them"),
-        (lambda: InstancePooling("topk", fraction=1.5), "0 < fraction <= 1"),
-        (lambda: InstancePooling("topk", k=-1), "k >= 1"),
+        (lambda: InstancePooling("topk", fraction=1.5), r"in \[0, 1\]"),
+        (lambda: InstancePooling("topk", k=-1), "k is -1"),
         (lambda: InstancePooling("max", k=2), "pooling='topk' only"),
         (lambda: InstancePooling("lse", r=0.0), "above 0"),
         (lambda: InstancePooling("max", (), dropout=0.5), "has none"),

@@ -6,11 +6,11 @@ import numpy as np
 
 from milkit.data.protocol.checks import finish
 from milkit.data.protocol.draws import draws_for
-from milkit.data.protocol.fields import check_count, check_share
 from milkit.data.protocol.plan import Plan, Split
 from milkit.data.protocol.rng import Purpose, stream
 from milkit.data.study import Study
 from milkit.errors import ProtocolError
+from milkit.fields import check_fields
 from milkit.task import Task
 
 
@@ -31,10 +31,7 @@ class GivenFolds:
     """Of the validation parts only."""
 
     def __post_init__(self) -> None:
-        check_count(self, "seed", 0)
-        check_share(self, "validation", zero=True)
-        if self.repeats is not None:
-            check_count(self, "repeats", 1)
+        check_fields(self, "protocol", validation="[0, 1)", repeats="[1, inf)", seed="[0, inf)")
 
     def plan(self, study: Study, task: Task) -> Plan:
         """Read the study's own splits.

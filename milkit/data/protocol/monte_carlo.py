@@ -6,10 +6,11 @@ import numpy as np
 
 from milkit.data.protocol.checks import finish
 from milkit.data.protocol.draws import Draws, Group, draws_for
-from milkit.data.protocol.fields import check_count, check_group, check_share
+from milkit.data.protocol.fields import check_group
 from milkit.data.protocol.plan import Plan, Split
 from milkit.data.protocol.rng import Purpose, stream
 from milkit.data.study import Study
+from milkit.fields import check_fields
 from milkit.task import Task
 
 
@@ -38,10 +39,7 @@ class MonteCarlo:
     """Of the draws only."""
 
     def __post_init__(self) -> None:
-        check_count(self, "splits", 1)
-        check_count(self, "seed", 0)
-        check_share(self, "test", zero=False)
-        check_share(self, "validation", zero=True)
+        check_fields(self, "protocol", splits="[1, inf)", test="(0, 1)", validation="[0, 1)", seed="[0, inf)")
         check_group(self)
 
     def plan(self, study: Study, task: Task) -> Plan:
@@ -81,9 +79,7 @@ class Holdout:
     """Of the draw only."""
 
     def __post_init__(self) -> None:
-        check_count(self, "seed", 0)
-        check_share(self, "test", zero=False)
-        check_share(self, "validation", zero=True)
+        check_fields(self, "protocol", test="(0, 1)", validation="[0, 1)", seed="[0, inf)")
         check_group(self)
 
     def plan(self, study: Study, task: Task) -> Plan:

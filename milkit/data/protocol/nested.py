@@ -6,10 +6,11 @@ import numpy as np
 
 from milkit.data.protocol.checks import finish
 from milkit.data.protocol.draws import Group, draws_for
-from milkit.data.protocol.fields import check_count, check_group
+from milkit.data.protocol.fields import check_group
 from milkit.data.protocol.plan import Plan, Split
 from milkit.data.protocol.rng import Purpose, stream
 from milkit.data.study import Study
+from milkit.fields import check_fields
 from milkit.task import Task
 
 
@@ -39,10 +40,7 @@ class Nested:
     """Of the folds only."""
 
     def __post_init__(self) -> None:
-        check_count(self, "folds", 2)
-        check_count(self, "inner", 2)
-        check_count(self, "repeats", 1)
-        check_count(self, "seed", 0)
+        check_fields(self, "protocol", folds="[2, inf)", inner="[2, inf)", repeats="[1, inf)", seed="[0, inf)")
         check_group(self)
 
     def plan(self, study: Study, task: Task) -> Plan:

@@ -13,6 +13,7 @@ from milkit.data.protocol.sites import listed, sites_of
 from milkit.data.protocol.units import units_of
 from milkit.data.study import Study
 from milkit.errors import ProtocolError
+from milkit.fields import check_fields
 from milkit.task import Task
 
 NEEDED = ("role", "bag")
@@ -36,6 +37,9 @@ class SavedFolds:
     """Take folds that leak as they are; every number is then marked."""
     allow_single_class: bool = False
     """Let a test part hold one class only."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "protocol")
 
     def plan(self, study: Study, task: Task) -> Plan:
         """Read the table and check it against the study.
