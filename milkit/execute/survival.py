@@ -1,7 +1,7 @@
 """`survival.json`: what each run's training part says about time, kept because no other file of a run holds it.
 
-The report needs it for the IPCW metrics (the censoring of the training part), for the survival curves of a discrete-time
-model (its time cuts), and to say where the cut-off between low and high risk comes from.
+The report needs it for the IPCW metrics (the censoring of the training part), for the survival curves of a
+discrete-time model (its time cuts), and to say where the cut-off between low and high risk comes from.
 """
 
 from typing import Any
