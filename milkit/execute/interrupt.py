@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM as a wish that is never lost: a study ends at the next epoch, with a checkpoint.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. Inside a callback of the garbage collector, of
-which JAX has one, the exception is printed and dropped, and the study would run on.
+which JAX has one, the exception is printed and dropped, and the study would run on; inside others of JAX's the process
+crashes. So the handler raises nothing: it notes the wish, which is asked for where it is safe to stop.
 """
 
 import contextlib
@@ -23,12 +24,10 @@ class Wish:
 
     Attributes:
         number: the signal that came, or None.
-        training: True while there are epochs whose end can be awaited; else a signal interrupts at once as well.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.training = False
 
     def __call__(self) -> bool:
         """Whether the study should stop."""
@@ -48,9 +47,7 @@ class Wish:
         self.number = number
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        if not self.training:
-            raise KeyboardInterrupt
-        text = "\nstopping after this epoch; Ctrl-C again ends at once\n"
+        text = "\nstopping at the next safe point (after this epoch, if one is running); Ctrl-C again ends at once\n"
         with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
             os.write(2, ((_SHOW_CURSOR if sys.stderr.isatty() else "") + text).encode())
 

@@ -55,13 +55,13 @@ def execute(
     began = time.monotonic()
     with interruptible() as stop:
         prepared = prepare(experiment)
+        stop.check()
         files = kept_files(experiment.model, source)
         settings = _settings(prepared, files)
         _same_data(settings, expected or {})
         with locked(out):
             env = environment()
             before = _begin(out, prepared, settings, files, env, resume=resume, force=force)
-            stop.training = True
             try:
                 _run_programs(prepared, out, track, stop)
             finally:

@@ -78,18 +78,21 @@ def test_a_study_that_watches_the_test_part_resumes_to_the_same_bytes(experiment
     assert b",optimistic," in whole.read_bytes()
 
 
-def test_before_the_first_epoch_a_signal_interrupts_at_once():
-    with pytest.raises(Interrupted, match=r"^interrupted\. ") as stop, interruptible():  # noqa: PT012
+def test_before_the_first_epoch_nothing_is_written(experiment, tmp_path, monkeypatch):
+    def prepare(experiment):
         signal.raise_signal(signal.SIGTERM)
-        pytest.fail("the study went on")
+
+    monkeypatch.setattr("milkit.execute.run.prepare", prepare)
+    with pytest.raises(Interrupted, match=r"^interrupted\. ") as stop:
+        execute(experiment, tmp_path / "run")
     assert stop.value.status == 143
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_second_ctrl_c_ends_at_once():
     code = (
         "import os, signal; from milkit.execute.interrupt import interruptible\n"
         "with interruptible() as stop:\n"
-        "    stop.training = True\n"
         "    os.kill(os.getpid(), signal.SIGINT); assert stop(); print('still here', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('and still')\n"
     )
