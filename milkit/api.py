@@ -13,9 +13,23 @@ from milkit.execute.imports import import_file, own_classes
 from milkit.execute.run import execute
 from milkit.execute.source import EXPERIMENT_FILE
 from milkit.experiment import Experiment, allowed_types
+from milkit.keep.actions import evaluate, finalize, load_model, predict
 from milkit.report import write_report
-from milkit.report.compare_runs import compare as compare
+from milkit.report.compare_runs import compare
 from milkit.report.results import write_results
+
+__all__ = [
+    "Stated",
+    "compare",
+    "evaluate",
+    "experiments",
+    "finalize",
+    "load_model",
+    "predict",
+    "replay",
+    "report",
+    "run",
+]
 
 
 def run(
@@ -48,10 +62,21 @@ def run(
     return report(out)
 
 
-def report(out: str | Path) -> dict[str, Any]:
-    """Recompute every number of a run folder from its predictions, and write its report again."""
+def report(
+    out: str | Path, *, groups: Sequence[str] | None = None, sensitivity: float | None = None
+) -> dict[str, Any]:
+    """Recompute every number of a run folder from its predictions, and write its report again.
+
+    Args:
+        out: the run folder.
+        groups: columns of the sub-group table; None takes those with 2 to 8 levels.
+        sensitivity: choose thresholds anew, for at least this sensitivity on validation patients (binary tasks).
+
+    Returns:
+        What `results.json` holds.
+    """
     out = Path(out)
-    results = write_results(out)
+    results = write_results(out, groups=groups, sensitivity=sensitivity)
     write_report(out)
     return results
 
