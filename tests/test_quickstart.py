@@ -91,8 +91,8 @@ def test_the_page_works_word_by_word(page, folder, monkeypatch, capsys):
         assert 0 <= low < auroc["value"] < high <= 1
 
     # one layout or the other: the same features in the same patients give the same bits
-    same = Path("runs/clam/predictions.csv").read_bytes()
-    assert same == Path("runs/her2/predictions.csv").read_bytes()
+    tables = {name: Path(f"runs/{name}/predictions.csv").read_text() for name in ("her2", "clam")}
+    assert re.sub("^clam,", "her2,", tables["clam"], flags=re.M) == tables["her2"]
     clam = json.loads(Path("runs/clam/cohort.json").read_text())
     assert (clam["flow"]["matched"], clam["flow"]["bags"]) == (45, 31)  # CLAM writes no file for an empty slide
     assert {k: clam["provenance"][k] for k in ("encoder", "mpp", "tile_um", "tool")} == {
