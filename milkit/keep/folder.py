@@ -113,9 +113,8 @@ def write_model(
     def fill(folder: Path) -> None:
         (folder / WEIGHTS).write_bytes(weights)
         (folder / CARD).write_text(card, encoding="utf-8")
-        if sources:
-            (folder / "source").mkdir()
         for name, data in sources.items():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "source" / name).write_bytes(data)
         (folder / FACTS).write_text(text, encoding="utf-8")
 

@@ -19,7 +19,7 @@ from milkit.report.markdown import to_markdown
 from milkit.report.scores import scores_of
 from milkit.report.sections.cohort import cohort
 from milkit.report.sections.groups import groups
-from milkit.report.sections.opening import places, question, reason
+from milkit.report.sections.opening import question, reason
 from milkit.report.sections.probabilities import probabilities_section
 from milkit.report.sections.survival import survival
 from milkit.report.source import Source
@@ -142,7 +142,7 @@ def _answer(source: Source) -> str:
     metric = source.metrics[name]
     if metric["value"] is None:
         return f"{metric_label(name)} is undefined here ({reason(metric)})."
-    text = f"{metric_label(name)} {_fixed(metric)}"
+    text = f"{metric_label(name)} {number(metric['value'])}"
     if is_interval(metric["sampling"]):
         text += f" (sampling 95 % {interval(metric['sampling'])})"
     row = source.results["against_study"].get(name)
@@ -151,11 +151,6 @@ def _answer(source: Source) -> str:
     text += f"; {number(row['study']['value'])} when cross-validated in the study: {_signed(row['difference'])}"
     bounds = f" (95 % {_signed(row['low'])} to {_signed(row['high'])})" if row["low"] is not None else ""
     return f"{text}{bounds}."
-
-
-def _fixed(metric: dict[str, Any]) -> str:
-    decimals = places(metric)
-    return number(metric["value"]) if decimals is None else f"{metric['value']:.{decimals}f}"
 
 
 def _signed(value: float) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from milkit.metrics.ranking import pr_curve, roc_curve
-from milkit.report.reliability import wilson
+from milkit.metrics.ranking import roc_curve
+from milkit.report.curves import GRID, pr_at
 from milkit.report.figures.style import BLUE, INK, MUTED, NARROW, ORANGE, WIDE, Drawing, axes, drawing, unit_axes
+from milkit.report.reliability import wilson
 from milkit.report.words import is_interval, metric_label, number, plural, shorten
 
 SHOWN = (
@@ -55,8 +56,8 @@ def roc(
         ax.legend(loc="lower right")
     caption = (
         f"{plural(int(sizes[1]), 'patient')} with {shorten(name, 20)}, {int(sizes[0]):,} without. The point is "
-        "where the threshold falls that was locked before these patients were seen; bars: Wilson's 95 % intervals. In brackets: "
-        "sampling 95 % (bootstrap of patients)."
+        "where the threshold falls that was locked before these patients were seen; bars: Wilson's 95 % "
+        "intervals. In brackets: sampling 95 % (bootstrap of patients)."
     )
     return Drawing("roc_locked", figure, "ROC curve and the locked threshold", caption)
 
@@ -67,14 +68,13 @@ def precision_recall(
     """Precision-recall curve with the locked threshold's point; arguments as in `roc`."""
     if positive.all() or not positive.any():
         return None
-    precision, recall, _ = pr_curve(positive.astype(np.int64), score)
     called = score >= threshold
     with drawing():
         figure, ax = axes(NARROW, NARROW)
         unit_axes(ax, "Recall (sensitivity)", "Precision (PPV)")
         ax.axhline(positive.mean(), color=MUTED, lw=0.9, ls=(0, (1, 2)), label=f"prevalence {positive.mean():.2f}")
         label = f"average precision {number(auprc['value'])}"
-        ax.plot(recall, precision, color=BLUE, lw=2, drawstyle="steps-pre", label=label)
+        ax.plot(GRID, pr_at(positive, score), color=BLUE, lw=2, drawstyle="steps-pre", label=label)
         if called.any():
             at = ([called[positive].mean()], [positive[called].mean()])
             ax.plot(*at, "o", color=ORANGE, ms=6, label=f"locked threshold {threshold:.3f}")
