@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from milkit.report.figures.style import BLUE, MUTED, ORANGE, Drawing, axes, drawing
+from milkit.report.figures.style import BLUE, MUTED, ORANGE, WIDE, Drawing, axes, drawing
 from milkit.report.words import plural, shorten
 
 GROUPS = (("high", ORANGE, "-"), ("low", BLUE, "--"))
-WIDTH, TALL = 5.6, 4.0
+TALL = 4.4
 TICKS = 6
 """Most times at which numbers at risk are printed: more would run into each other."""
 
@@ -22,7 +22,7 @@ def kaplan_meier(found: dict[str, Any], unit: str) -> Drawing:
     """
     curves = {name: _arrays(curve) for name, curve in found["curves"].items()}
     with drawing():
-        figure, (ax, below) = axes(WIDTH, TALL, nrows=2, sharex=True, height_ratios=[5, 1])
+        figure, (ax, below) = axes(WIDE, TALL, nrows=2, sharex=True, height_ratios=[5, 1])
         for name, color, dash in GROUPS:
             if name in curves:
                 group = found["groups"][name]
@@ -34,7 +34,7 @@ def kaplan_meier(found: dict[str, Any], unit: str) -> Drawing:
         ax.set_xlabel("Time" if unit == "time" else f"Time ({shorten(unit, 30)})")
         figure.legend(loc="outside upper left", ncols=1)
         _at_risk(ax, below, curves, end)
-    return Drawing("kaplan_meier", figure, "Survival by risk group", _caption(found), wide=True)
+    return Drawing("kaplan_meier", figure, "Kaplan-Meier curves", _caption(found), wide=True)
 
 
 def _arrays(curve: dict[str, list[Any]]) -> dict[str, np.ndarray]:
