@@ -3,6 +3,8 @@
 #   make demo     a real cross-validated study on packaged data, ends with runs/demo/report.html
 #   make test     lint, types, and the fast tests
 #   make parity   the checks that need torch or torchmil
+#   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
+#   make algorithmic  every model on the algorithmic tests: docs/algorithmic.md and its JSON, 13 minutes of one core
 #   make bench    simulations behind docs/statistics.md, writes JSON under benchmarks/results
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint parity bench clean
+.PHONY: demo test lint parity algorithmic bench study-classic clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.core: pyproject.toml
@@ -46,9 +48,17 @@ test: lint
 parity: $(VENV)/.parity
 	$(BIN)/pytest -m parity
 
+algorithmic: $(VENV)/.dev
+	$(BIN)/python -m experiments.raff_holt2023
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.coverage --out benchmarks/results/coverage.json
 	$(BIN)/python -m benchmarks.logrank_null --studies 4000 --out benchmarks/results/logrank_null.json
+	$(BIN)/python -m benchmarks.comparison_null --out benchmarks/results/comparison_null.json
+
+study-classic: $(VENV)/.dev
+	$(BIN)/python -m experiments.study_classic --out runs/ilse2018
+	$(BIN)/python -m experiments.classic_table runs/ilse2018
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -79,14 +79,17 @@ def _read(path: Path, name: str) -> Contestant:
 
 def _read_folder(path: Path, name: str) -> Contestant:
     """A run folder: its predictions, settings, marks and training sizes."""
-    config = _json(path / "config.json")
+    results = _json(path / "results.json") if (path / "results.json").is_file() else {}
+    # a locked model's answers for another cohort come without a config.json: their results say the same
+    locked = bool(results) and not (path / "config.json").exists()
+    config = {**results, "grouped_by": results.get("resample")} if locked else _json(path / "config.json")
     stated: tuple[str, ...] = ("unit", "aggregate", "measured", "grouped_by")
-    settings = {key: str(config[key]) for key in stated if key in config}
+    settings = {key: str(config[key]) for key in stated if config.get(key)}
     table = Predictions.read(path / "predictions.csv")
     n_train = _recorded_train(path, "bags" if settings.get("measured") == "slide" else "patients")
     own = tuple(str(mark) for mark in config.get("marks", ()))
     # marks that were found when the results were made (runs that are missing) stand there only
-    later = _json(path / "results.json").get("selections", {}) if (path / "results.json").is_file() else {}
+    later = results.get("selections", {})
     marks = {s: tuple(dict.fromkeys([*own, *later.get(s, {}).get("marks", ())])) for s in SELECTIONS}
     return Contestant(
         name,

@@ -204,6 +204,23 @@ def test_one_held_out_set_takes_delong_and_mcnemar(tmp_path):
     assert high - low == pytest.approx(found["auroc"]["high"] - found["auroc"]["low"], rel=0.15)
 
 
+def test_two_locked_models_on_another_cohort(tmp_path):
+    """What `milkit evaluate` leaves: predictions and results, no config.json."""
+    paths = []
+    for name, seed in (("a", 1), ("b", 2)):
+        table = replace(held_out(seed), selection=np.full(PATIENTS, "locked"))
+        path = folder(tmp_path / name, table)
+        (path / "config.json").unlink()
+        (path / "cohort.json").unlink()
+        said = {"unit": "patient", "aggregate": "mean", "measured": "patient", "resample": "patient", "marks": ["seen"]}
+        (path / "results.json").write_text(json.dumps(said))
+        paths.append(path)
+    comparison = compare(paths)
+    assert {e.selection for e in comparison.field.entrants} == {"locked"}
+    assert comparison.rows[0].test == "DeLong"
+    assert comparison.rows[0].marks == ("seen",)
+
+
 def test_several_seeds_of_a_held_out_set(tmp_path):
     a, b = folder(tmp_path / "a", held_out(1, seeds=3)), folder(tmp_path / "b", held_out(2))
     found = compare([a, b]).json()
