@@ -1,47 +1,62 @@
 """What a finished run says on the terminal."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-SHOWN = ("auroc", "auprc", "accuracy", "balanced_accuracy", "macro_f1", "c_index", "mae", "r2")
+SHOWN = ("auroc", "auprc", "accuracy", "balanced_accuracy", "macro_f1", "subset_accuracy", "c_index", "mae", "r2")
+CHOSEN = {
+    "validation": "epoch chosen on validation",
+    "last": "last epoch, none chosen",
+    "optimistic": "epoch chosen on the test part itself: do not quote",
+    "locked": "locked model",
+}
+MOST_NAMED = 12
+"""Rows of single labels or values; all stand in table.csv."""
 
 
 def summary(results: dict[str, Any], out: Path) -> str:
-    """The main figures with both intervals, every selection on lines of its own, and where the report is."""
-    counts = results["counts"]
-    lines = [
-        f"{results['experiment'] or 'experiment'}: {counts['patients']} patients, {counts['runs']} runs",
-        f"{'test, epoch chosen by':>28}  value   sampling 95 %    procedure 95 %",
-    ]
+    """The main figures of the test parts with both intervals, every selection under its own heading; the report."""
+    lines = [_head(results), *_left_out(results)]
+    lines.append(f"{'on test parts':<32} value   sampling 95 %    procedure 95 %")
     for name, part in results["selections"].items():
-        marks = f"  ({', '.join(part['marks'])})" if part.get("marks") else ""
-        for metric in (m for m in SHOWN if m in part["metrics"]):
-            m = part["metrics"][metric]
-            lines.append(
-                f"{name + ' ' + metric:>28}  {number(m['value'])}   {pair(m['sampling'])}   "
-                f"{pair(m['procedure'])}{marks}"
-            )
+        own = [mark for mark in part.get("marks", ()) if mark not in results.get("marks", ())]
+        lines.append(CHOSEN.get(name, name) + (f"  ({', '.join(own)})" if own else ""))
+        lines += _rows(part["metrics"])
     lines += [f"marked: {mark}" for mark in results.get("marks", [])]
     return "\n".join([*lines, f"report: {out / 'report.html'}"])
 
 
-def number(value: float | None) -> str:
-    """Three decimals, or as much room."""
+def _head(results: dict[str, Any]) -> str:
+    counts = results["counts"]
+    slides = f"{counts['bags']} slides of " if results.get("measured") == "slide" else ""
+    return f"{results['experiment'] or 'experiment'}: {slides}{counts['patients']} patients, {counts['runs']} runs"
+
+
+def _left_out(results: dict[str, Any]) -> list[str]:
+    reasons = results.get("left_out") or {}
+    if not reasons:
+        return []
+    each = "; ".join(f"{count}: {reason}" for reason, count in reasons.items())
+    return [f"left out: {sum(reasons.values())} slides ({each})"]
+
+
+def _rows(metrics: dict[str, Any]) -> list[str]:
+    """Main metrics, then those of single labels or values."""
+    wanted = sorted((name for name in metrics if name.partition(":")[0] in SHOWN), key=lambda name: ":" in name)
+    named = [name for name in wanted if ":" in name]
+    rows = [
+        f"  {name:<30} {_number(metrics[name]['value'])}   {_interval(metrics[name]['sampling'])}   "
+        f"{_interval(metrics[name]['procedure'])}"
+        for name in wanted
+        if name not in named[MOST_NAMED:]
+    ]
+    left = len(named) - MOST_NAMED
+    return [*rows, *([f"  and {left} more in table.csv"] if left > 0 else [])]
+
+
+def _number(value: float | None) -> str:
     return "  -  " if value is None else f"{value:.3f}"
 
 
-def pair(bounds: list[float | None] | None) -> str:
-    """Two bounds, or as much room."""
-    return "      -       " if bounds is None else f"{number(bounds[0])} - {number(bounds[1])}"
-
-
-def on_one_line(text: str) -> None:
-    """Progress that overwrites itself on a terminal; nothing elsewhere."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def bags_done(done: int, of: int) -> None:
-    """Progress over bags; the line is taken away at the end."""
-    on_one_line("" if done == of else f"bag {done} of {of}")
+def _interval(pair: list[float | None] | None) -> str:
+    return "      -       " if pair is None else f"{_number(pair[0])} - {_number(pair[1])}"

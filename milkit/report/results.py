@@ -202,7 +202,9 @@ def write_results(
     measured: Measured = "slide" if config.get("measured") == "slide" else "patient"
     lacking, details = missing(folder, config, predictions)
     flow = cohort.get("flow", {})
-    alone = any(str(note).startswith("no patient column") for note in flow.get("notes", ()))
+    data = config.get("experiment", {}).get("data", {}).get("type")
+    # bags of the classic sets are molecules and images, which belong to nobody
+    alone = data != "Classic" and any(str(note).startswith("no patient column") for note in flow.get("notes", ()))
     results = compute_results(
         predictions,
         unit=config.get("unit", "patient"),

@@ -68,6 +68,11 @@ class Source:
         return str(self.results.get("selection", "validation"))
 
     @property
+    def measured(self) -> Measured:
+        """What a row of every metric is: the patient, or the slide where labels belong to slides."""
+        return "slide" if self.results.get("measured") == "slide" else "patient"
+
+    @property
     def marks(self) -> tuple[str, ...]:
         """What every number of the page has to be read with, each once."""
         found = [*self.results.get("marks", ()), *self.cohort.get("marks", ())]

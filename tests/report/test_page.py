@@ -143,12 +143,15 @@ def test_marks_of_the_cohort_and_unfinished_runs_are_loud(plant) -> None:
     folder = plant(attention="none", folds=3, seeds=2, failed=2, marks=("patients in two roles",))
     edit(folder / "cohort.json", lambda c: c["marks"].append("labels of 3 patients conflict"))
     edit(folder / "config.json", lambda c: c.update(runs=9))
+    results = write_results(folder, draws=20)
+    for part in (results, *results["selections"].values(), *results["metrics"].values(), *results["per_run"]):
+        assert any(mark.startswith("unfinished: 3 of 9 runs") for mark in part["marks"])
     text = write_report(folder).with_name("report.md").read_text()
     head = text[: text.index("## Cohort")]
     assert "train and test in the same fold" in head
     assert "Labels of 3 patients conflict." in head
-    assert "2 runs of 6 did not finish (failed): r0, r1." in head
-    assert "3 runs of 9 left no test prediction" in head
+    assert "2 runs of 9 did not finish (failed): r0, r1." in head
+    assert "Unfinished: 3 of 9 runs left no test prediction." in head
 
 
 FIGURES = {

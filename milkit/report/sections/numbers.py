@@ -3,6 +3,7 @@
 from typing import Any
 
 from milkit.report.blocks import Block, Folded, Heading, Notice, Paragraph, Table
+from milkit.report.results import YOUDEN
 from milkit.report.sections.opening import reason
 from milkit.report.source import Source
 from milkit.report.words import (
@@ -89,14 +90,16 @@ def _aside(metric: dict[str, Any]) -> str:
 
 
 def _how(source: Source) -> str:
-    text = f"{SELECTIONS.get(source.selection, source.selection)}; one vote a patient."
+    text = f"{SELECTIONS.get(source.selection, source.selection)}; one vote a {source.measured}."
     text = text[:1].upper() + text[1:]
     if source.task == "Binary":
         text += (
-            f" A patient is called {source.classes[-1]} from probability 0.5 on; “at threshold” means the cut that was"
+            f" A {source.measured} is called {source.classes[-1]} from probability 0.5 on; “at threshold” means at the "
+            f"cut that was settled beforehand: {source.results.get('threshold') or YOUDEN}."
         )
-        text += " chosen on validation patients (Youden's J)."
-    if source.results.get("unit") == "slide":
+    if source.measured == "slide":
+        text += " Labels belong to slides, so each slide stands for itself; a patient is drawn with all its slides."
+    elif source.results.get("unit") == "slide":
         how = {"mean": "mean", "max": "highest"}[source.results.get("aggregate", "mean")]
         text += f" Bags are slides; a patient's score is the {how} of the patient's slides."
     return text

@@ -9,6 +9,8 @@ from milkit.report.words import SELECTIONS, headline, is_interval, metric_label,
 _MARKS = {
     "optimistic": "Optimistic: the epoch was chosen on the test part itself, so these numbers are better than they "
     "will be on new patients.",
+    "each slide counted as a patient": "Each slide counted as a patient: the table names no patients. If some have "
+    "several slides, folds may tear them apart, and every interval is too narrow.",
     "patients in two roles": "Patients in two roles: some patients train and test in the same fold, so the model may "
     "know them already.",
 }
@@ -17,21 +19,29 @@ _MARKS = {
 def opening(source: Source) -> list[Block]:
     """Question, answer, warnings."""
     blocks: list[Block] = [Paragraph(question(source), "question"), Paragraph(answer(source), "lead")]
-    lines = [*(_MARKS.get(mark, sentence(mark)) for mark in source.marks), *_unfinished(source)]
+    lines = [_told(mark) for mark in source.marks]
     if lines:
         blocks.append(Notice("Read every number on this page with this in mind", tuple(lines)))
     return blocks
+
+
+def _told(mark: str) -> str:
+    """A mark as a sentence."""
+    if mark.startswith("unfinished"):
+        return sentence(mark) + " Every number is of the others only; `--resume` finishes the study."
+    return _MARKS.get(mark, sentence(mark))
 
 
 def question(source: Source) -> str:
     """What was asked: the target, the model, the data."""
     task = source.experiment.get("task", {})
     names = source.classes
+    who = source.measured
     asked = {
-        "Binary": lambda: f"Is a patient {names[-1]} rather than {names[0]}?",
-        "MultiClass": lambda: f"Which of {plural(len(names), 'class')} is a patient: {_listed(names)}?",
-        "MultiLabel": lambda: f"Which of {plural(len(names), 'label')} has a patient: {_listed(names)}?",
-        "Regression": lambda: f"What is a patient's {_listed(names)}?",
+        "Binary": lambda: f"Is a {who} {names[-1]} rather than {names[0]}?",
+        "MultiClass": lambda: f"Which of {plural(len(names), 'class')} is a {who}: {_listed(names)}?",
+        "MultiLabel": lambda: f"Which of {plural(len(names), 'label')} has a {who}: {_listed(names)}?",
+        "Regression": lambda: f"What is a {who}'s {_listed(names)}?",
         "Survival": lambda: (
             f"Which patients come to the event first ({task.get('time', 'time')}, {task.get('event', 'event')})?"
         ),
@@ -39,7 +49,7 @@ def question(source: Source) -> str:
     model = source.experiment.get("model", {}).get("type", "model")
     data = source.experiment.get("data", {})
     where = data.get("name") or data.get("type") or "the given data"
-    return f"{asked} Answered by {model} on {where}, from weak labels: one a patient, none an instance."
+    return f"{asked} Answered by {model} on {where}, from weak labels: one a {who}, none an instance."
 
 
 def answer(source: Source) -> str:
@@ -69,7 +79,10 @@ def study_size(source: Source) -> str:
     if source.inner > 1:
         parts.append(plural(source.inner, "inner fold"))
     parts.append(plural(len(scores.seeds), "seed"))
-    return f"{plural(len(scores.patients), 'patient')}, {' × '.join(parts)}"
+    size = plural(len(scores.patients), source.measured)
+    if source.measured == "slide":
+        size += f" of {plural(int(source.results.get('counts', {}).get('patients', 0)), 'patient')}"
+    return f"{size}, {' × '.join(parts)}"
 
 
 def places(metric: dict[str, Any]) -> int | None:
@@ -102,22 +115,3 @@ def _fixed(value: float, decimals: int | None) -> str:
 def _listed(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
-
-
-def _unfinished(source: Source) -> list[str]:
-    """Runs that did not end, or that left no prediction: then the numbers stand for the others only."""
-    lines = []
-    ended = ("finished", "stopped early", "done", "completed")
-    other = [row for row in source.runs if row.get("status", "finished") not in ended]
-    if other:
-        names = ", ".join(row.get("run", "?") for row in other[:5]) + (" …" if len(other) > 5 else "")
-        kinds = ", ".join(sorted({row["status"] for row in other}))
-        lines.append(f"{plural(len(other), 'run')} of {len(source.runs)} did not finish ({kinds}): {names}.")
-    planned = source.config.get("runs")
-    if isinstance(planned, int) and source.scores.runs < planned:
-        missing = planned - source.scores.runs
-        lines.append(
-            f"{plural(missing, 'run')} of {planned} left no test prediction; every number is of the other "
-            f"{source.scores.runs} only. `--resume` finishes the study."
-        )
-    return lines

@@ -19,7 +19,7 @@ def probabilities_section(source: Source) -> list[Block]:
     """Calibration before and after temperature scaling, the diagram, and the decision curve."""
     if source.task not in CLASSIFICATION or not len(source.scores.run):
         return []
-    what = "slide" if source.results.get("measured") == "slide" else "patient"
+    what = source.measured
     blocks: list[Block] = [Heading("Probabilities"), *_scaling(source, source.results.get("calibration"))]
     drawings = [probabilities.reliability_diagram(source.scores, source.scaled, source.task, what)]
     curves = probabilities.decision_curves(source.scores, source.scaled, source.task)
@@ -88,7 +88,8 @@ def _worth(curves: dict[str, DecisionCurve]) -> str:
     parts = []
     for name, curve in list(curves.items())[:8]:
         where = stretches(curve.thresholds, curve.useful)
-        found = f"from {' and '.join(f'{a:.2f} to {b:.2f}' for a, b in where)}" if where else "nowhere"
+        spans = [f"{a:.2f} to {b:.2f}" if b > a else f"{a:.2f}" for a, b in where]
+        found = " and ".join(spans) if spans else "nowhere"
         parts.append(f"{name}: {found}" if len(curves) > 1 else found)
     if len(curves) > 1:
         text = f"Threshold probabilities at which the model is worth more than both others: {'; '.join(parts)}."
