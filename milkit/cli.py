@@ -1,6 +1,7 @@
 """The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130/143 stop."""
 
 import importlib
+import os
 import sys
 
 from milkit.errors import MilkitError
@@ -61,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"\nmilkit {name}: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return getattr(stop, "status", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until exit, which would flush into the pipe again
+        return 0
 
 
 if __name__ == "__main__":

@@ -302,3 +302,20 @@ def test_no_study_starts_when_an_override_fits_only_some(file, tmp_path):
     with pytest.raises(SystemExit):
         main(["run", str(file), "--out", str(tmp_path / "runs"), "--model.attention", "5"])
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = (
+        "import sys, types\n"
+        "from milkit import cli\n"
+        "def main(arguments):\n"
+        "    for _ in range(100_000): print('x' * 80)\n"
+        "    return 0\n"
+        "sys.modules['milkit.commands.data'] = types.SimpleNamespace(main=main)\n"
+        "sys.exit(cli.main(['data']))\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$0" -c "$1" | head -1', sys.executable, code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
