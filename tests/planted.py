@@ -1,9 +1,12 @@
 """Planted cohorts, one a task: what a model must find is known."""
 
+import csv
+
 import numpy as np
 
 from milkit.data.memory import in_memory
 from milkit.data.protocol import KFold
+from milkit.data.store import write_store
 from milkit.experiment import Experiment
 from milkit.models import ABMIL
 from milkit.train.config import Sgd, Train
@@ -85,3 +88,23 @@ def experiment(width):
         train=Train(Sgd(0.05, momentum=0.9), epochs=4, width=width, buckets=2),
         seeds=2,
     )
+
+
+def stored(folder, made, name, prefix="", dtype="float32", **facts):
+    """A planted cohort on disk: `NAME.h5` and `NAME.csv`, ids after a prefix, with columns site and sex.
+
+    Returns the paths of the store and of the table.
+    """
+    facts = {"encoder": "enc-1", "mpp": 0.5} | facts
+    bags = [Bag(prefix + b.id, b.x, b.coords_um) for b in made.bags]
+    write_store(folder / f"{name}.h5", bags, dtype=dtype, **facts)
+    rows = [
+        {k: prefix + v if k.endswith("_id") else v for k, v in row.items()}
+        | {"site": "AB"[i // 2 % 2], "sex": "fm"[i % 3 > 0]}
+        for i, row in enumerate(made.rows)
+    ]
+    with open(folder / f"{name}.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return folder / f"{name}.h5", folder / f"{name}.csv"

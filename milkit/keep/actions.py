@@ -76,8 +76,8 @@ def _experiment(run: Finished, trust_source: bool, data: InMemory | None) -> Exp
         if data is not None:
             raise ConfigError(f"{file} names its data ({stated['data']['type']}); data= is for studies in memory.")
         return Experiment(data=config.from_json(stated["data"], allowed, f"{file}, data"), **built)
-    bags: Any = Absent(run.folder) if data is None else data
-    return Experiment(data=bags, **built)
+    absent = Absent((), (), str(stated["data"].get("name", "")), stated["data"])
+    return Experiment(data=absent if data is None else data, **built)
 
 
 def load_model(folder: str | Path, *, trust_source: bool = False) -> Kept:

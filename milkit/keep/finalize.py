@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 
 import milkit
 from milkit import config
+from milkit.data.memory import InMemory
 from milkit.data.study import Study
 from milkit.errors import ConfigError, RunFolderError
 from milkit.execute.environment import decides_bits, environment
@@ -99,19 +100,19 @@ def _refitted(run: Finished, experiment: Experiment, tell: Callable[[str], None]
     return kept
 
 
-@dataclass(frozen=True)
-class Absent:
-    """Stands for data that were held in memory when the study ran."""
+@dataclass(frozen=True, eq=False)
+class Absent(InMemory):
+    """Bags that were held in memory when the study ran, and are gone.
 
-    folder: Path
+    Attributes:
+        said: what the run's configuration says of them.
+    """
+
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def config_json(self) -> dict[str, Any]:
         """What the run's configuration says of them."""
-        return dict(json.loads((self.folder / "config.json").read_text())["experiment"]["data"])
-
-    def load(self, task: Any, unit: Any = "patient") -> Study:
-        """There is nothing to load."""
-        raise ConfigError(f"{self.folder}: these bags were held in memory when the study ran, and are gone.")
+        return {k: v for k, v in self.said.items() if k != "type"}
 
 
 def _without_data(run: Finished, experiment: Experiment) -> Kept:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from milkit.data.protocol import Plan, Split
+from milkit.data.protocol import Holdout, Plan, Split
 from milkit.data.study import Study
 from milkit.errors import NonFiniteError
 from milkit.execute.prepare import Prepared, prepare
@@ -20,8 +20,8 @@ from milkit.train.state import RunState
 
 
 @dataclass(frozen=True)
-class EveryBag:
-    """A protocol of one split in which all bags train; nothing is selected and nothing tested."""
+class EveryBag(Holdout):
+    """A hold-out of nobody: all bags train, nothing is selected and nothing tested."""
 
     def plan(self, study: Study, task: Task) -> Plan:
         """The split."""
@@ -52,8 +52,7 @@ def refit(experiment: Experiment, epochs: int, tell: Callable[[str], None]) -> t
         MilkitError: the data cannot be used.
     """
     train = replace(experiment.train, select="last", patience=None, width=None)
-    every: Any = EveryBag()  # no protocol of a study: nothing can be tested after it
-    prepared = prepare(replace(experiment, protocol=every, train=train, optimistic=None))
+    prepared = prepare(replace(experiment, protocol=EveryBag(), train=train, optimistic=None))
     parts = [_train(prepared, program, epochs, tell) for program in range(prepared.programs)]
     return prepared, jax.tree.map(lambda *a: np.concatenate([np.asarray(v) for v in a]), *parts)
 

@@ -1,0 +1,47 @@
+"""One tiny study on disk and its model, for all tests of this folder; another hospital's slides beside it."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import planted
+
+from milkit import api
+from milkit.data.cohort import Cohort
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """Where the study, its data and the other hospital's are."""
+    folder = tmp_path_factory.mktemp("keep")
+    store, table = planted.stored(folder, planted.binary(), "home")
+    base = planted.experiment(width=4)
+    train = replace(base.train, standardise=True)
+    study = replace(base, data=Cohort(str(table), str(store)), train=train, name="kept")
+    api.run(study, folder / "run")
+    planted.stored(folder, planted.binary(seed=7), "other", prefix="x")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ensemble(home):
+    """Its fold ensemble."""
+    api.finalize(home / "run", home / "ensemble")
+    return home / "ensemble"
+
+
+@pytest.fixture
+def run(home, tmp_path):
+    """A copy of the run folder that a test may damage."""
+    return Path(shutil.copytree(home / "run", tmp_path / "run"))
+
+
+@pytest.fixture
+def model(ensemble, tmp_path):
+    """A copy of the model folder that a test may damage."""
+    return Path(shutil.copytree(ensemble, tmp_path / "model"))
