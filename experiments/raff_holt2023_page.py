@@ -65,7 +65,7 @@ def detail(results: dict[str, Any]) -> str:
         for test in TESTS:
             cell = row["tests"][test]
             seeds = [s["test"] for s in cell["seeds"]]
-            again = " (second try)" if len(cell["tried"]) > 1 else ""
+            again = " (two tries)" if len(cell["tried"]) > 1 else ""
             lines.append(
                 f"| `{short(row['model'])}` | {test} | {_three(cell['train'])} | {_three(cell['validation'])} "
                 f"| {_three(cell['auroc'])} | {_range(cell['sampling'])} | {_range((min(seeds), max(seeds)))} "
