@@ -98,7 +98,13 @@ def test_pages_open_with_the_answer_and_both_intervals(binary: Path) -> None:
 
 def test_cohort_flow_is_there(binary: Path) -> None:
     text = (binary / "report.md").read_text()
-    for line in ("| Rows in the table | 98 |", "| Matched to features | 94 |", "| no features for this slide | 4 |"):
+    for line in (
+        "| Rows (slides) in the table | 98 |",
+        "| Of these with features | 94 |",
+        "| Of these left out | 6 |",
+        "| Of these used | 92 |",
+        "| no features for this slide | 4 |",
+    ):
         assert line in text
     folds = read_source(binary).cohort["folds"]
     musk = [f["counts"]["musk"] for f in folds if f["role"] == "test"]
@@ -305,6 +311,20 @@ def test_repeating(plant) -> None:
     text = write_report(folder).with_name("report.md").read_text()
     assert "run the script that made them again" in text
     assert "milkit run run/config.json" not in text
+
+
+def test_repeating_says_from_which_folder(plant, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = plant(folds=2, seeds=1, attention="none")
+    data = {"type": "Cohort", "table": "tables/c.csv", "features": ["s.h5"]}
+    edit(folder / "config.json", lambda c: c["experiment"].update(data=data))
+    monkeypatch.chdir(tmp_path)
+    text = write_report(folder).with_name("report.md").read_text()
+    assert "relative to it, tables/c.csv, s.h5, and they are not where" in text
+    (tmp_path / "tables").mkdir()
+    for name in ("tables/c.csv", "s.h5"):
+        (tmp_path / name).touch()
+    text = write_report(folder).with_name("report.md").read_text()
+    assert f"cd {tmp_path}\nmilkit run {folder}/config.json --out {folder}-again" in text
 
 
 def test_confusion_counts_are_scikit_learns(plant) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from milkit.data.build import NO_ROW
 from milkit.report.blocks import Block, Bullets, Facts, Folded, Heading, Paragraph, Table
 from milkit.report.source import Source
 from milkit.report.words import number, spread_of
@@ -31,10 +32,15 @@ def cohort(source: Source) -> list[Block]:
 
 
 def _flow(source: Source, flow: dict[str, Any]) -> list[tuple[str, str]]:
+    left_out = [str(why) for _, why in flow.get("left_out", ())]
+    extra = left_out.count(NO_ROW)
+    rows = flow.get("rows")
     pairs = [
-        ("Rows in the table", _count(flow.get("rows"))),
-        ("Matched to features", _count(flow.get("matched"))),
-        ("Left out", _count(len(flow.get("left_out", ())))),
+        ("Rows (slides) in the table", _count(rows)),
+        ("Of these with features", _count(flow.get("matched"))),
+        ("Of these left out", _count(len(left_out) - extra)),
+        ("Of these used", _count(rows - len(left_out) + extra) if isinstance(rows, int) else ""),
+        ("Slides with features but no row", _count(extra) if extra else ""),
         ("Bags", _count(flow.get("bags"))),
         ("Patients", _count(flow.get("patients"))),
     ]

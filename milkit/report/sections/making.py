@@ -1,6 +1,7 @@
 """How the numbers were made, run by run, and how to make them again."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from milkit.report.blocks import Block, Code, Facts, Folded, Heading, Paragraph, Table
@@ -120,10 +121,38 @@ def _value(row: dict[str, Any], metric: str) -> Any:
     return value.get("value") if isinstance(value, dict) else value
 
 
+def relative_paths(data: dict[str, Any]) -> list[str]:
+    """Files that an experiment names relative to the folder it is run in."""
+    found: list[str] = []
+    for name in ("table", "features"):
+        value = data.get(name)
+        found += [value] if isinstance(value, str) else [str(v) for v in value or ()]
+    return [path for path in found if path and not Path(path).expanduser().is_absolute()]
+
+
+def started_in(folder: Path, paths: list[str]) -> Path | None:
+    """The folder from which all paths are there: where the report is written, or one above the run folder."""
+    for base in (Path.cwd(), *folder.resolve().parents):
+        if all((base / path).exists() for path in paths):
+            return base
+    return None
+
+
 def _repeat(source: Source) -> list[Block]:
     folder = source.folder.resolve().name
     command = f"milkit run {shlex.quote(f'{folder}/config.json')} --out {shlex.quote(f'{folder}-again')}"
     text = "From the folder that holds this run folder; nothing is needed but the data."
+    paths = relative_paths(source.experiment.get("data", {}))
+    if paths:
+        command = f"milkit run {shlex.quote(str(source.folder.resolve() / 'config.json'))} "
+        command += f"--out {shlex.quote(f'{source.folder.resolve()}-again')}"
+        base = started_in(source.folder, paths)
+        if base is None:
+            text = "From the folder where the study was started: the experiment names its data relative to it, "
+            text += f"{', '.join(paths)}, and they are not where this report was written."
+        else:
+            command = f"cd {shlex.quote(str(base))}\n{command}"
+            text = "The experiment names its data relative to this folder, in which they were found."
     if "source" in source.config:
         command += " --trust-source"
         text += " The model is not milkit's own: the command runs the experiment file that was saved with the run."
