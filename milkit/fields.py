@@ -19,7 +19,7 @@ from typing import Any
 from milkit.errors import ConfigError
 
 
-def check_fields(config: Any, where: str = "", *, skip: tuple[str, ...] = (), **ranges: str) -> None:
+def check_fields(config: object, where: str = "", *, skip: tuple[str, ...] = (), **ranges: str) -> None:
     """Refuse a value that is not of its field's type or outside its range; to be called in `__post_init__`.
 
     A number of another kind (an int for a float, NumPy's scalars) and a path for text are converted, so that equal

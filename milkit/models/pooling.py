@@ -53,7 +53,7 @@ def _check(config: "InstancePooling | EmbeddingPooling", **ranges: str) -> None:
     """Refuse what is out of range, and options that contradict each other, when the config is made."""
     check_fields(
         config, "model",
-        encoder="[1, inf)", r="(0, inf)", k="[0, inf)", fraction="[0, 1]", dropout="[0, 1)", **ranges,
+        encoder="[1, inf)", r="(0, inf)", k="[0, inf)", fraction="[0, 1]", dropout="[0, 1)", skip=(), **ranges,
     )  # fmt: skip
     pooling, k, fraction = config.pooling, config.k, config.fraction
     if pooling != "topk" and (k or fraction):

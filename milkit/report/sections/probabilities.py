@@ -87,8 +87,8 @@ def _worth(curves: dict[str, DecisionCurve]) -> str:
     """Where acting on the model is worth more than treating all or none, as far as the line goes."""
     parts = []
     for name, curve in list(curves.items())[:8]:
-        where = stretches(curve.thresholds, curve.useful)
-        spans = [f"{a:.2f} to {b:.2f}" if b > a else f"{a:.2f}" for a, b in where]
+        useful = stretches(curve.thresholds, curve.useful)
+        spans = [f"{a:.2f} to {b:.2f}" if b > a else f"{a:.2f}" for a, b in useful]
         found = " and ".join(spans) if spans else "nowhere"
         parts.append(f"{name}: {found}" if len(curves) > 1 else found)
     if len(curves) > 1:
