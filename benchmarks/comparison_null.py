@@ -1,6 +1,6 @@
 """How often do the tests of `milkit compare` call two equally good models different? Simulated studies.
 
-    python -m benchmarks.comparison_null --out benchmarks/results/comparison_null.json     # minutes on one core
+    python -m benchmarks.comparison_null --out benchmarks/results/comparison_null.json     # 15 minutes, one core
 
 Each study draws patients with two blocks of features that carry the same information. Model A is a ridge discriminant
 on the first block, model B on the second; both are trained anew in every fold on the same patients (each leaves out
