@@ -59,7 +59,7 @@ def check_magnification(slides: Sequence[Header], mpp: Mapping[str, float]) -> N
     """Raise where a given mpp cannot be that of level 0, by the magnification that the tool noted.
 
     Raises:
-        DataError: names up to five files with what they say.
+        DataError: names two of the files with what they say.
     """
     wrong = []
     for slide in slides:
@@ -72,7 +72,7 @@ def check_magnification(slides: Sequence[Header], mpp: Mapping[str, float]) -> N
                 )
     if wrong:
         raise DataError(
-            f"{and_more(wrong[:5], len(wrong))}. mpp is that of level 0, the scan's full resolution, not that of the "
+            f"{and_more(wrong[:2], len(wrong))}. mpp is that of level 0, the scan's full resolution, not that of the "
             "tiles; correct it (or the column), or set mpp='-' to do without positions."
         )
 
