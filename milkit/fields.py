@@ -13,13 +13,13 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from milkit.errors import ConfigError
 
 
-def check_fields(config: object, where: str = "", *, skip: tuple[str, ...] = (), **ranges: str) -> None:
+def check_fields(config: Any, where: str = "", *, skip: tuple[str, ...] = (), **ranges: str) -> None:
     """Refuse a value that is not of its field's type or outside its range; to be called in `__post_init__`.
 
     A number of another kind (an int for a float, NumPy's scalars) and a path for text are converted, so that equal
@@ -34,7 +34,8 @@ def check_fields(config: object, where: str = "", *, skip: tuple[str, ...] = (),
     Raises:
         ConfigError: names the field, what was found, what is expected, and an example.
     """
-    for field, hint in _hints(type(config)).items():
+    kind: Hashable = type(config)  # what the cache asks for
+    for field, hint in _hints(kind).items():
         if field.name in skip:
             continue
         path = f"{where}.{field.name}" if where else field.name
