@@ -313,6 +313,14 @@ def test_repeating(plant) -> None:
     assert "milkit run run/config.json" not in text
 
 
+def test_only_a_model_of_ones_own_asks_for_trust(plant) -> None:
+    folder = plant(folds=2, seeds=1, attention="none")
+    edit(folder / "config.json", lambda c: c.update(source={"files": {"experiment.py": "ab"}}))
+    assert "--trust-source" not in write_report(folder).with_name("report.md").read_text()
+    edit(folder / "config.json", lambda c: c["source"].update(model="Mine", file="experiment.py"))
+    assert "--trust-source" in write_report(folder).with_name("report.md").read_text()
+
+
 def test_repeating_says_from_which_folder(plant, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = plant(folds=2, seeds=1, attention="none")
     data = {"type": "Cohort", "table": "tables/c.csv", "features": ["s.h5"]}

@@ -15,19 +15,21 @@ def groups(source: Source) -> list[Block]:
     lines = [sentence(str(note)) for note in source.results.get("subgroup_notes", ())]
     blocks: list[Block] = [Heading("Sub-groups"), Paragraph(" ".join(lines), "note")]
     for column, levels in found.items():
-        blocks += [Heading(f"By {column}", 3), _table(column, levels)]
+        blocks += [Heading(f"By {column}", 3), _table(column, levels, source.measured == "slide")]
     return blocks
 
 
-def _table(column: str, levels: dict[str, Any]) -> Table:
+def _table(column: str, levels: dict[str, Any], slides: bool) -> Table:
+    """A row a level; with `slides`, classes are counted in slides, whose number stands beside."""
     metrics = list(dict.fromkeys(name for part in levels.values() for name in part["metrics"]))
     classes = list(dict.fromkeys(name for part in levels.values() for name in part["counts"].get("classes", {})))
-    header = (column, "Patients", *classes, *(metric_label(name) for name in metrics))
+    header = (column, "Patients", *(("Slides",) if slides else ()), *classes, *(metric_label(name) for name in metrics))
     notes: list[str] = []
     rows = []
     for level, part in levels.items():
         size = part["counts"]
-        cells = [level, f"{size['patients']:,}", *(f"{size['classes'].get(name, 0):,}" for name in classes)]
+        cells = [level, f"{size['patients']:,}", *([f"{size['bags']:,}"] if slides else [])]
+        cells += [*(f"{size['classes'].get(name, 0):,}" for name in classes)]
         cells += [_cell(part, name, notes) for name in metrics]
         rows.append(tuple(cells))
     lines = ["In brackets: sampling 95 % within the group.", *(f"[{i}] {note}" for i, note in enumerate(notes, 1))]

@@ -153,7 +153,7 @@ def _repeat(source: Source) -> list[Block]:
         else:
             command = f"cd {shlex.quote(str(base))}\n{command}"
             text = "The experiment names its data relative to this folder, in which they were found."
-    if "source" in source.config:
+    if "model" in source.config.get("source", {}):
         command += " --trust-source"
         text += " The model is not milkit's own: the command runs the experiment file that was saved with the run."
     lines: list[Block] = [Heading("How to repeat it"), Paragraph(text), Code(command)]
