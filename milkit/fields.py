@@ -13,7 +13,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from milkit.errors import ConfigError
@@ -34,8 +34,7 @@ def check_fields(config: Any, where: str = "", *, skip: tuple[str, ...] = (), **
     Raises:
         ConfigError: names the field, what was found, what is expected, and an example.
     """
-    kind: Hashable = type(config)  # what the cache asks for
-    for field, hint in _hints(kind).items():
+    for field, hint in _hints(type(config)).items():  # type: ignore[arg-type]
         if field.name in skip:
             continue
         path = f"{where}.{field.name}" if where else field.name
