@@ -98,8 +98,9 @@ def _translated(kept: Kept, table: CohortTable, labels: Mapping[str, str]) -> Co
     """The table with its classes in the model's words."""
     task = kept.task
     known: tuple[str, ...]
+    same: tuple[str, ...] = ()  # other spellings that are read as they are
     if isinstance(task, Survival):
-        column, known = task.event, ("0", "1")
+        column, known, same = task.event, ("0", "1"), ("0.0", "1.0", "true", "false")
     elif isinstance(task, Binary | MultiClass):
         column, known = task.label, kept.names
     elif labels:
@@ -119,19 +120,18 @@ def _translated(kept: Kept, table: CohortTable, labels: Mapping[str, str]) -> Co
         )
         raise ConfigError(f"--labels: {which}; write THEIRS=OURS, such as {_example(found, known)}.")
     new = np.array([labels.get(cell, cell) for cell in cells.tolist()], np.str_)
-    if not isinstance(task, Survival):
-        strange = sorted(set(new[~missing].tolist()) - set(known))
-        if strange:
-            raise CohortError(
-                f"{table.file}: column {column!r} holds the classes {', '.join(found[:10])}; the model knows "
-                f"{', '.join(known)}, and not {', '.join(strange[:10])}. Say which is which: "
-                f"--labels {_example(strange, known)}; or leave those rows out of the table."
-            )
+    strange = sorted(v for v in set(new[~missing].tolist()) - set(known) if v.lower() not in same)
+    if strange:
+        raise CohortError(
+            f"{table.file}: column {column!r} holds the classes {', '.join(found[:10])}; the model knows "
+            f"{', '.join(known)}, and not {', '.join(strange[:10])}. Say which is which: "
+            f"--labels {_example(strange, known)}; or leave those rows out of the table."
+        )
     return replace(table, columns={**table.columns, column: new})
 
 
 def _example(theirs: Sequence[str], ours: Sequence[str]) -> str:
-    return ",".join(f"{a}={b}" for a, b in zip(theirs, reversed(ours), strict=False)) or f"THEIRS={ours[-1]}"
+    return ",".join(f"{a}={b}" for a, b in zip(theirs, ours, strict=False)) or f"THEIRS={ours[-1]}"
 
 
 def _readable(kept: Kept, table: CohortTable) -> tuple[Task, CohortTable]:

@@ -300,7 +300,9 @@ def test_words_for_the_event(risk, tmp_path):
     for row in rows:
         row[place] = {"1": "dead", "0": "alive"}[row[place]]
     (tmp_path / "t.csv").write_text("\n".join([text[0], *map(",".join, rows)]) + "\n")
-    with pytest.raises(CohortError, match="expected 0 or 1"):
+    with pytest.raises(
+        CohortError, match=r"holds the classes alive, dead; the model knows 0, 1.*--labels alive=0,dead=1"
+    ):
         api.evaluate(risk / "model", risk / "other.h5", tmp_path / "t.csv", tmp_path / "out")
     reading = Reading(labels={"dead": "1", "alive": "0"})
     results = api.evaluate(risk / "model", risk / "other.h5", tmp_path / "t.csv", tmp_path / "out", reading=reading)
