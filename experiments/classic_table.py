@@ -229,7 +229,7 @@ def _where_different(found: dict[str, Any]) -> list[str]:
             f"- **{name}**: {_three(s['validation']['value'])} with the epoch of lowest validation loss "
             f"(AUROC {_three(s['validation']['auroc'])}), {_three(s['last']['value'])} at the last epoch of the same "
             f"runs (AUROC {_three(s['last']['auroc'])}), where {_three(cell['published']['value'])} was published: the "
-            "selection makes the difference, not the network."
+            "selection makes most of the difference."
         )
     for name, cell in found["tried_where_different"].items():
         entry = cell["selections"]["validation"]
