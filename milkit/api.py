@@ -62,9 +62,7 @@ def run(
     return report(out)
 
 
-def report(
-    out: str | Path, *, groups: Sequence[str] | None = None, sensitivity: float | None = None
-) -> dict[str, Any]:
+def report(out: str | Path, *, groups: Sequence[str] | None = None, sensitivity: float | None = None) -> dict[str, Any]:
     """Recompute every number of a run folder from its predictions, and write its report again.
 
     Args:

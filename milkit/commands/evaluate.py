@@ -16,9 +16,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("store", type=Path, metavar="STORE", help="features of the cohort's slides")
     parser.add_argument("cohort", type=Path, metavar="COHORT.csv", help="one row a slide: ids, target, site ...")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument(
-        "--labels", default="", metavar="THEIRS=OURS,...", help="its classes in the model's words"
-    )
+    parser.add_argument("--labels", default="", metavar="THEIRS=OURS,...", help="its classes in the model's words")
     parser.add_argument("--target", default="", metavar="COLUMN,...", help="columns of the target, if named otherwise")
     parser.add_argument("--subgroup", action="append", metavar="COLUMN", help="a column to look at; may be given again")
     for role in ("slide", "patient", "site"):
