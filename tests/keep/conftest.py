@@ -13,6 +13,20 @@ import planted
 
 from milkit import api
 from milkit.data.cohort import Cohort
+from milkit.execute.run import execute
+from milkit.report.results import write_results
+
+
+def measured(study, out):
+    """A run folder with its numbers, and without the report, whose drawings take most of a tiny study's time."""
+    execute(study, out)
+    write_results(out)
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """`measured`, for studies of a test's own."""
+    return measured
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +37,7 @@ def home(tmp_path_factory):
     base = planted.experiment(width=4)
     train = replace(base.train, standardise=True)
     study = replace(base, data=Cohort(str(table), str(store)), train=train, name="kept")
-    api.run(study, folder / "run")
+    measured(study, folder / "run")
     planted.stored(folder, planted.binary(seed=7), "other", prefix="x")
     return folder
 

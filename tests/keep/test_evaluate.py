@@ -247,13 +247,13 @@ def test_the_command(ensemble, home, evaluated, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def risk(tmp_path_factory):
+def risk(tmp_path_factory, make_run):
     """A survival study, its model, and another hospital."""
     folder = tmp_path_factory.mktemp("risk")
     store, table = planted.stored(folder, planted.survival(), "home")
     base = planted.experiment(width=4)
     study = replace(base, data=Cohort(str(table), str(store)), task=Survival(), name="risk")
-    api.run(study, folder / "run")
+    make_run(study, folder / "run")
     api.finalize(folder / "run", folder / "model")
     planted.stored(folder, planted.survival(seed=5), "other", prefix="x")
     return folder

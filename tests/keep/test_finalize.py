@@ -49,13 +49,13 @@ def _study(home):
     return Cohort(str(home / "home.csv"), str(home / "home.h5")).load(Binary())
 
 
-def test_an_ensemble_of_one_run_gives_that_runs_predictions(home, tmp_path):
+def test_an_ensemble_of_one_run_gives_that_runs_predictions(home, tmp_path, make_run):
     from milkit.data.cohort import Cohort
     from milkit.data.protocol import Holdout
 
     base = planted.experiment(width=1)
     data = Cohort(str(home / "home.csv"), str(home / "home.h5"))
-    api.run(replace(base, data=data, protocol=Holdout(test=0.25, validation=0.25), seeds=1), tmp_path / "run")
+    make_run(replace(base, data=data, protocol=Holdout(test=0.25, validation=0.25), seeds=1), tmp_path / "run")
     api.finalize(tmp_path / "run", tmp_path / "model")
     header, *rows = api.predict(tmp_path / "model", home / "home.h5", cohort=home / "home.csv")
     said = {row[0]: float(row[header.index("prob_1")]) for row in rows}
@@ -152,9 +152,9 @@ def test_data_that_changed_are_refused(run, home, tmp_path, how):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_study_in_memory_can_be_kept_and_not_refitted(home, tmp_path):
+def test_a_study_in_memory_can_be_kept_and_not_refitted(tmp_path, make_run):
     base = planted.experiment(width=4)
-    api.run(base, tmp_path / "run")
+    make_run(base, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"held in memory.*--ensemble"):
         api.finalize(tmp_path / "run", tmp_path / "model", how="refit")
     facts = api.finalize(tmp_path / "run", tmp_path / "model")
