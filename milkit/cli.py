@@ -1,5 +1,6 @@
 """The `milkit` command. Exit status: 0 done, 2 the user's mistake (a message, no traceback), 1 ours, 130/143 stop."""
 
+import errno
 import importlib
 import os
 import sys
@@ -59,12 +60,17 @@ def main(arguments: list[str] | None = None) -> int:
     except MilkitError as error:
         print(f"milkit {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print(f"\nmilkit {name}: {str(stop) or 'interrupted.'}", file=sys.stderr)
-        return getattr(stop, "status", 130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until exit, which would flush into the pipe again
         return 0
+    except OSError as error:  # whichever file it was: a disk that is full or closed is not a bug of ours
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"milkit {name}: {error.filename or 'a file'} could not be used: {error.strerror}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nmilkit {name}: {str(stop) or 'interrupted.'}", file=sys.stderr)
+        return getattr(stop, "status", 130)
 
 
 if __name__ == "__main__":

@@ -45,10 +45,15 @@ class Experiment:
     """One study: data, who trains and tests, model, training, and how often it is repeated."""
 
     data: Data
+    """Where bags and labels come from: `Cohort`, `Classic`, or `milkit.data.memory.in_memory(...)`."""
     protocol: SplitProtocol
+    """Who trains, validates and tests."""
     model: AnyModel
+    """milkit's own, or any frozen dataclass with `build(in_features, out_features, *, rngs)`."""
     train: Train = Train()
+    """How each run is trained, and which epoch is kept."""
     task: Task = Binary()
+    """What is predicted, and by which loss."""
     unit: Literal["patient", "slide"] = "patient"
     """What a bag is: a patient with all slides, or a slide. Metrics are at patient level either way."""
     aggregate: Literal["mean", "max"] = "mean"
@@ -58,8 +63,9 @@ class Experiment:
     seed: int = 0
     """Number from which all draws of training follow (folds have their own, in the protocol)."""
     optimistic: Select | None = None
-    """Also pick the epoch by this criterion ON THE TEST PART, to measure a published protocol's optimism. Every number
-    that comes of it is marked `optimistic`."""
+    """Also pick the epoch by this criterion ON THE TEST PART, to measure a published protocol's optimism, on the same
+    trajectories. Every number that comes of it is marked `optimistic`. No validation part is needed: a paper without
+    one is repeated by `validation=0`, `select="last"` and this."""
     predict_train: bool = False
     """Write predictions of the training part too."""
     name: str = ""
@@ -126,9 +132,11 @@ def _check_selection(experiment: Experiment) -> None:
     share = getattr(experiment.protocol, "validation", None)
     brings_its_own = type(experiment.protocol).__name__ in ("GivenFolds", "SavedFolds", "Nested")
     if experiment.train.select != "last" and share == 0 and not brings_its_own:
+        beside = " (optimistic works beside it: it needs no validation part)" if experiment.optimistic else ""
         raise ConfigError(
             f"train.select={experiment.train.select!r} chooses the epoch on a validation part, but the protocol has "
-            "validation=0; give it a share such as validation=0.1, or keep the last epoch with select='last'."
+            "validation=0; give it a share such as validation=0.1, or keep the last epoch with "
+            f"train.select='last'{beside}."
         )
 
 

@@ -34,7 +34,8 @@ def check_fields(config: Any, where: str = "", *, skip: tuple[str, ...] = (), **
     Raises:
         ConfigError: names the field, what was found, what is expected, and an example.
     """
-    for field, hint in _hints(type(config)).items():  # type: ignore[arg-type]
+    cls: Any = type(config)
+    for field, hint in _hints(cls).items():
         if field.name in skip:
             continue
         path = f"{where}.{field.name}" if where else field.name
@@ -58,7 +59,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[Any, Any]:
+def _hints(cls: Any) -> dict[Any, Any]:
     hints = typing.get_type_hints(cls)
     return {f: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 

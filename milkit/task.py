@@ -81,6 +81,7 @@ class MultiLabel:
     """Several yes-or-no labels a patient, each in a column of 0 and 1."""
 
     labels: tuple[str, ...]
+    """Columns of the cohort table, one a label."""
     loss: Literal["bce", "focal"] = "bce"
     class_weights: ClassWeights = "none"
     focal_gamma: float = 2.0
@@ -133,6 +134,8 @@ class Survival:
     event: str = "event"
     """Column with 1 = event seen, 0 = censored."""
     loss: Literal["nll", "cox"] = "nll"  # nll works with one bag a step; Cox needs a batch to form risk sets
+    """`nll`: discrete time, the likelihood over `bins`; `cox`: the partial likelihood within a step's bags, so it needs
+    `train.batch_bags` of 16 or more."""
     bins: int = 4  # as in MCAT and Patch-GCN
     """Time bins of the discrete-time model, cut at quantiles of the training events' times."""
     nll_alpha: float = 0.0

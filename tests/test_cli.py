@@ -1,5 +1,6 @@
 """The command line: help, typos, exit statuses, overrides, replays."""
 
+import errno
 import hashlib
 import json
 import os
@@ -319,3 +320,49 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_place_that_cannot_be_written_to_is_the_users_mistake(file, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for out in ("thesis.tex", "thesis.tex/run"):
+        assert main(["run", f"{file}:small", "--out", str(tmp_path / out)]) == 2
+        assert "cannot be made or written to (a file stands there)" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    for run, found in ((tmp_path / "thesis.tex", "a file"), (tmp_path / "nowhere", "not there")):
+        assert main(["report", str(run)]) == 2
+        assert f"is {found}; give a run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_or_closed_disk_is_no_traceback(monkeypatch, capsys, tmp_path, number):
+    def run(*args, **kwargs):
+        raise OSError(number, os.strerror(number), "/somewhere/attention.npz")
+
+    monkeypatch.setattr("milkit.api.run", run)
+    assert main(["demo", "--out", str(tmp_path / "run")]) == 2
+    assert f"/somewhere/attention.npz could not be used: {os.strerror(number)}" in capsys.readouterr().err
+
+
+def test_labels_without_a_value_are_the_users_mistake(file, tmp_path, capsys):
+    file.write_text(file.read_text() + "\nfrom milkit import Regression\nreal = replace(small, task=Regression())\n")
+    assert main(["run", f"{file}:real", "--out", str(tmp_path / "run"), "--task.labels"]) == 2
+    assert "task.labels is (); name the columns" in capsys.readouterr().err
+
+
+def test_a_ctrl_c_while_the_libraries_are_imported_is_not_lost(tmp_path):
+    """JAX drops an exception that is raised inside its callbacks, also while it is imported."""
+    code = (
+        "import builtins, os, signal, sys; from milkit.cli import main; whole = builtins.__import__\n"
+        "def late(name, *args, **kwargs):\n"
+        "    if name == 'jax':\n"
+        "        builtins.__import__ = whole\n"
+        "        try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "        except KeyboardInterrupt: pass\n"  # as JAX does
+        "    return whole(name, *args, **kwargs)\n"
+        "builtins.__import__ = late\n"
+        f"sys.exit(main(['demo', '--out', {str(tmp_path / 'run')!r}]))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 130, run.stderr
+    assert "--resume" in run.stderr
+    assert not (tmp_path / "run").exists()

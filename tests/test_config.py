@@ -103,6 +103,7 @@ REFUSED = {
     "optimistic='last'": "selects nothing",
     "task=Survival(loss='cox')": "train.batch_bags is 1",
     "protocol=KFold(validation=0)": "validation=0",
+    "protocol=KFold(validation=0), optimistic='auroc'": "train.select='last' (optimistic works beside it: it needs no",
 }
 
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from milkit.execute.interrupt import interruptible
+
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
@@ -16,12 +18,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted demo")
     options = parser.parse_args(arguments)
 
-    from milkit import api
-    from milkit.commands.show import summary
-    from milkit.demo import EXPERIMENT
-    from milkit.execute.compiled import keep_compiled
+    with interruptible() as stop:
+        from milkit import api
+        from milkit.commands.show import summary
+        from milkit.demo import EXPERIMENT
+        from milkit.execute.compiled import keep_compiled
 
-    keep_compiled()
-    results = api.run(EXPERIMENT, options.out, force=options.force, resume=options.resume)
-    print(summary(results, options.out))
+        stop.check()
+        keep_compiled()
+        results = api.run(EXPERIMENT, options.out, force=options.force, resume=options.resume)
+        print(summary(results, options.out))
+        stop.check()
     return 0

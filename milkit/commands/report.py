@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from milkit.errors import RunFolderError
+
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
@@ -31,6 +33,9 @@ def main(arguments: list[str]) -> int:
     from milkit import api
     from milkit.commands.show import summary
 
+    for out in options.runs:
+        if not out.is_dir():
+            raise RunFolderError(f"{out} is {'a file' if out.exists() else 'not there'}; give a run folder.")
     for out in options.runs:
         print(summary(api.report(out, groups=options.subgroup, sensitivity=options.sensitivity), out))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from milkit.errors import ConfigError
+from milkit.execute.interrupt import Wish, interruptible
 
 if TYPE_CHECKING:
     from milkit import api
@@ -63,6 +64,12 @@ def main(arguments: list[str]) -> int:
     if options.resume and options.force:
         raise ConfigError("--resume goes on with a run and --force throws it away; give one of them.")
 
+    with interruptible() as stop:  # from here on: JAX may drop a Ctrl-C while it is imported, too
+        _run(targets, options, overrides, stop)
+    return 0
+
+
+def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], stop: Wish) -> None:
     from milkit import api
     from milkit.commands.overrides import override
     from milkit.commands.show import summary
@@ -76,6 +83,7 @@ def main(arguments: list[str]) -> int:
     studies = [(s, override(s.experiment, overrides, f"milkit run {targets[0]}")) for s in found]
     folders = _folders(found, options.out, resume=options.resume)
     for (stated, experiment), out in zip(studies, folders, strict=True):
+        stop.check()
         results = api.run(
             experiment,
             out,
@@ -86,7 +94,7 @@ def main(arguments: list[str]) -> int:
             expected={} if overrides else stated.expected,  # a varied replay is another study
         )
         print(summary(results, out))
-    return 0
+    stop.check()
 
 
 def _folders(found: "list[api.Stated]", out: Path | None, *, resume: bool) -> list[Path]:

@@ -1,5 +1,8 @@
 """What a bag must be, wherever it comes from; each message names the bag."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from milkit.errors import DataError
@@ -10,6 +13,31 @@ def check_id(name: object, before: str = "") -> None:
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
         place = f"after bag {before!r}" if before else "the first bag"
         raise DataError(f"A bag ({place}) has the id {name!r}; expected text, not blank, without blanks around it.")
+
+
+def as_bag(bag: Any, place: int) -> Any:
+    """A `milkit.Bag` whose features and positions are arrays of NumPy.
+
+    Args:
+        bag: what was given for one.
+        place: how many came before it, for the message.
+
+    Raises:
+        DataError: it is no bag, or its instances differ in length.
+    """
+    if not all(hasattr(bag, name) for name in ("id", "x", "coords_um")):
+        raise DataError(
+            f"Bag number {place + 1} is a {type(bag).__name__}; expected a milkit.Bag, such as "
+            'Bag("slide_1", features) with features of shape [instances, features].'
+        )
+    try:
+        x, coords = np.asarray(bag.x), None if bag.coords_um is None else np.asarray(bag.coords_um)
+    except ValueError as error:
+        raise DataError(
+            f"Bag {bag.id!r} is ragged: its instances or positions differ in length ({error}); expected arrays "
+            "[instances, features] and [instances, 2]."
+        ) from None
+    return replace(bag, x=x, coords_um=coords)
 
 
 def check_features(name: str, x: np.ndarray, first: str = "", width: int = 0) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import milkit  # names "milkit.types.Bag" in annotations without importing jax here
-from milkit.data.bags import check_coords, check_features, check_id
+from milkit.data.bags import as_bag, check_coords, check_features, check_id
 from milkit.data.build import build_study
 from milkit.data.study import Study, Unit
 from milkit.data.table import ALIASES, table_of
@@ -102,11 +102,15 @@ def in_memory(bags: Iterable["milkit.types.Bag"], rows: Iterable[Mapping[str, An
         name: of the cohort.
 
     Raises:
-        DataError: no bag, a bag that is empty, not finite, of another width, or given twice.
-        CohortError: rows without slide ids whose number is not that of the bags.
+        DataError: no bag, a bag that is no Bag, ragged, empty, not finite, of another width, or given twice.
+        CohortError: a row that is no dict, or rows without slide ids whose number is not that of the bags.
     """
-    bags = tuple(_as_arrays(bag) for bag in bags)
+    bags = tuple(_as_floats(bag, i) for i, bag in enumerate(bags))
     _check(bags)
+    rows = tuple(rows)
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise CohortError(f'{name}: row {i} is {row!r}; expected a dict such as {{"slide_id": "s1", "label": 1}}.')
     text = tuple({str(key): _cell(value) for key, value in row.items()} for row in rows)
     if not any(key.lower() in ALIASES["slide"] for row in text for key in row):
         if len(text) != len(bags):
@@ -118,11 +122,10 @@ def in_memory(bags: Iterable["milkit.types.Bag"], rows: Iterable[Mapping[str, An
     return InMemory(bags, text, name)
 
 
-def _as_arrays(bag: "milkit.types.Bag") -> "milkit.types.Bag":
-    """Lists, jax arrays and whole numbers as float arrays of numpy."""
-    x = np.asarray(bag.x)
-    x = x.astype(np.float32) if x.dtype.kind in "iu" else x
-    return replace(bag, x=x, coords_um=None if bag.coords_um is None else np.asarray(bag.coords_um))
+def _as_floats(bag: "milkit.types.Bag", place: int) -> "milkit.types.Bag":
+    """Lists, jax arrays and whole numbers as float arrays of NumPy."""
+    bag = as_bag(bag, place)
+    return replace(bag, x=bag.x.astype(np.float32)) if bag.x.dtype.kind in "iu" else bag
 
 
 def _check(bags: tuple["milkit.types.Bag", ...]) -> None:

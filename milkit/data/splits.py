@@ -75,8 +75,9 @@ def _columns(columns: Mapping[str, np.ndarray], split: str, where: Where) -> tup
 
 
 def _is_roles(cells: np.ndarray) -> bool:
-    filled = cells[~is_missing(cells)]
-    return any(not _is_number(str(cell)) for cell in filled) or not len(filled)
+    """Roles, unless there are fold numbers and no role: then what is neither is a mistyped number."""
+    filled = [str(cell) for cell in cells[~is_missing(cells)]]
+    return any(cell.lower() in ROLE_NAMES for cell in filled) or not any(map(_is_number, filled))
 
 
 def _is_number(cell: str) -> bool:
@@ -89,15 +90,28 @@ def _roles(cells: np.ndarray, column: str, where: Where) -> np.ndarray:
     wrong = [i for i, role in enumerate(roles) if role is None]
     if wrong:
         raise CohortError(
-            f"{where.file}: column {column!r} is {str(cells[wrong[0]])!r} in {where.rows(wrong)}; expected "
+            f"{where.file}: column {column!r} is {_said(cells[wrong])} in {where.rows(wrong)}; expected "
             f"{', '.join(ROLE_NAMES)}, or in all rows the number of the fold in which a slide is tested. Correct "
             "the cell, or load with split='-' to use no given split."
         )
     return np.array(roles, "U10")
 
 
+def _said(cells: np.ndarray) -> str:
+    """The distinct cells that were not understood."""
+    names = list(dict.fromkeys(repr(str(cell)) for cell in cells))
+    return " or ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+
+
 def _numbered(cells: np.ndarray, column: str, where: Where) -> tuple[tuple[GivenSplit, ...], str]:
     empty = is_missing(cells)
+    wrong = [i for i, cell in enumerate(cells) if not empty[i] and not _is_number(str(cell))]
+    if wrong:
+        raise CohortError(
+            f"{where.file}: column {column!r} is {_said(cells[wrong])} in {where.rows(wrong)}; expected the number of "
+            "the fold in which a slide is tested, as in the other rows. Correct the cell, or load with split='-' to "
+            "use no given split."
+        )
     numbers = np.array([-1 if gap else int(float(cell)) for cell, gap in zip(cells, empty, strict=True)])
     folds = sorted(set(numbers[~empty].tolist()))
     if len(folds) < 2:

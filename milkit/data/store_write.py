@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 import milkit
-from milkit.data.bags import check_coords, check_features, check_id
+from milkit.data.bags import as_bag, check_coords, check_features, check_id
 from milkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -180,11 +180,12 @@ class _Spool:
 
     def add(self, bag: "milkit.types.Bag") -> None:
         """Check one bag and append it."""
+        bag = as_bag(bag, len(self.ids))
         before, first = (self.ids[-1], self.ids[0]) if self.ids else ("", "")
         check_id(bag.id, before)
         if bag.id in self.seen:
             raise DataError(f"Bag {bag.id!r} is given twice; ids must be unique.")
-        x = np.asarray(bag.x)
+        x = bag.x
         check_features(bag.id, x, first, self.width)
         packed = _packed(bag.id, x, self.dtype)
         coords = self._checked_coords(bag, len(x))
@@ -208,9 +209,8 @@ class _Spool:
         self.has_coords = given
         if bag.coords_um is None:
             return None
-        coords = np.asarray(bag.coords_um)
-        check_coords(bag.id, coords, n)
-        return np.ascontiguousarray(coords, "<f4")
+        check_coords(bag.id, bag.coords_um, n)
+        return np.ascontiguousarray(bag.coords_um, "<f4")
 
 
 def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:

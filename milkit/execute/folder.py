@@ -55,6 +55,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} is not there; is {path.parent} a run folder that milkit wrote?") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read ({getattr(error, 'strerror', 'not text')}).") from error
     except json.JSONDecodeError as error:
         raise RunFolderError(f"{path} is not readable JSON (line {error.lineno}): {error.msg}.") from error
 
@@ -85,9 +87,7 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
         RunFolderError: it exists and neither option was given, it is not a run folder, or it holds another experiment.
     """
     old = out / "config.json"
-    if out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} is a file; give a folder to write the run to.")
-    if out.exists() and any(p.name != ".lock" for p in out.iterdir()):
+    if any(p.name != ".lock" for p in out.iterdir()):
         # a folder that was killed before its config.json holds nothing but what a start writes
         started = {p.name for p in out.iterdir()} <= {".lock", *_BEFORE_CONFIG}
         if old.exists() and "experiment" not in read_json(old):
@@ -103,7 +103,6 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
         else:
             _same_settings(old, settings)
             return True
-    out.mkdir(parents=True, exist_ok=True)
     (out / "programs").mkdir(exist_ok=True)
     (out / "weights").mkdir(exist_ok=True)
     return False
@@ -148,13 +147,18 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold the folder against a second writer; the lock goes with the process, however it ends.
+    """Make the folder and hold it against a second writer; the lock goes with the process, however it ends.
 
     Raises:
-        RunFolderError: another process is writing to it.
+        RunFolderError: it cannot be made or written to, or another process is writing to it.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as handle:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / ".lock", "w")  # noqa: SIM115 - closed by the `with` below
+    except OSError as error:
+        why = "a file stands there" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise RunFolderError(f"{out} cannot be made or written to ({why}); give another folder.") from error
+    with lock as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

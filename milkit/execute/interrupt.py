@@ -52,26 +52,38 @@ class Wish:
             os.write(2, ((_SHOW_CURSOR if sys.stderr.isatty() else "") + text).encode())
 
 
+_taken: list[Wish] = []
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[Wish]:
     """Take Ctrl-C and SIGTERM while a study runs; the handlers that stood before are put back.
 
     In another thread than the main one nothing is taken, as Python allows no handler there. A signal that is ignored
-    (`nohup`, a shell's background job) stays ignored.
+    (`nohup`, a shell's background job) stays ignored. Inside another `interruptible` the wish is that one's.
 
     Raises:
         Interrupted: in place of any KeyboardInterrupt; knows the exit status.
     """
-    wish, before = Wish(), {}
-    if threading.current_thread() is threading.main_thread():
-        before = {n: signal.getsignal(n) for n in SIGNALS}
-        before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    if threading.current_thread() is not threading.main_thread():
+        yield Wish()
+        return
+    if _taken:
+        yield _taken[0]
+        return
+    wish = Wish()
+    before = {n: signal.getsignal(n) for n in SIGNALS}
+    before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    _taken.append(wish)
     for number in before:
         signal.signal(number, wish.arrived)
     try:
         yield wish
+    except Interrupted:
+        raise
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop), 128 + (wish.number or signal.SIGINT)) from None
     finally:
+        _taken.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

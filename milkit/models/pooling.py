@@ -49,11 +49,11 @@ from milkit.nn import (
 from milkit.types import Bags, Output
 
 
-def _check(config: "InstancePooling | EmbeddingPooling", **ranges: str) -> None:
+def _check(config: "InstancePooling | EmbeddingPooling") -> None:
     """Refuse what is out of range, and options that contradict each other, when the config is made."""
     check_fields(
         config, "model",
-        encoder="[1, inf)", r="(0, inf)", k="[0, inf)", fraction="[0, 1]", dropout="[0, 1)", skip=(), **ranges,
+        encoder="[1, inf)", head="[1, inf)", r="(0, inf)", k="[0, inf)", fraction="[0, 1]", dropout="[0, 1)",
     )  # fmt: skip
     pooling, k, fraction = config.pooling, config.k, config.fraction
     if pooling != "topk" and (k or fraction):
@@ -156,7 +156,7 @@ class EmbeddingPooling:
     init: Init = "torch"
 
     def __post_init__(self) -> None:
-        _check(self, head="[1, inf)")
+        _check(self)
         if self.pooling == "gm" and (self.r < 1 or not self.encoder):
             raise ConfigError(
                 f"pooling='gm' in embedding space has r={self.r} and encoder={self.encoder}; it needs r >= 1 "

@@ -175,6 +175,8 @@ class BagNetDS:
 
     Trained on the sum of the classifiers' losses (weights 1, 1, 1 in the authors' code, 0 for their average);
     the average predicts.
+    So `train_loss` in a run's history is a sum over the levels, while `validation_loss` is the loss of the average
+    alone, about a third of it with three levels: compare each with itself only.
     """
 
     claims: ClassVar[frozenset[str]] = frozenset({"collective"})

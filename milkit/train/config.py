@@ -71,11 +71,15 @@ class Train:
     """
 
     optimizer: Optimizer = Adam()
+    """`Sgd`, `Adam` or `AdamW`, with its learning rate and weight decay."""
     epochs: int = 50
+    """Passes over a run's training part, at most (see `patience`)."""
     batch_bags: int = 1  # the field's habit; bags differ in length
+    """Bags a step."""
     accumulate: int = 1
     """Steps whose gradients are averaged into one update; what is left at the end of an epoch is applied."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate after the warm-up: as it is, or a half cosine down to 0 at the last update."""
     warmup_epochs: float = 0.0
     """Linear rise of the learning rate at the start."""
     clip: float | None = None

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -109,3 +111,36 @@ def test_errors_name_the_row():
         in_memory(bags(2), rows).load(Survival())
     with pytest.raises(CohortError, match="row 1: slide 's0' in column 'slide_id' was already given in row 0"):
         in_memory(bags(2), [{"slide_id": "s0", "label": 1}, {"slide_id": "s0", "label": 0}]).load(Binary())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([("s0", [[1.0]])], "Bag number 1 is a tuple; expected a milkit.Bag"),
+        ([[[1.0, 2.0], [3.0, 4.0]]], "Bag number 1 is a list; expected a milkit.Bag"),
+        ([Bag("s0", np.ones((2, 3), np.float32)), np.ones((2, 3))], "Bag number 2 is a ndarray"),
+    ],
+)
+def test_what_is_no_bag_is_named(tmp_path, given, message):
+    with pytest.raises(DataError, match=message):
+        write_store(tmp_path / "s.h5", given)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match=message):
+        in_memory(given, [{"label": 1}])
+
+
+def test_ragged_bags_and_rows_that_are_no_dicts_are_named(tmp_path):
+    """Outside the tests' signature checks, which would refuse a list before our message could."""
+    code = (
+        "from milkit import Bag; from milkit.errors import MilkitError; from milkit.data.memory import in_memory\n"
+        "from milkit.data.store import write_store\n"
+        "ragged = [Bag('s0', [[1.0, 2.0], [3.0]])]\n"
+        "for call in (lambda: in_memory(ragged, [{'label': 1}]), lambda: write_store('s.h5', ragged),\n"
+        "             lambda: in_memory([Bag('s0', [[1.0]])], ['label'])):\n"
+        "    try: call()\n"
+        "    except MilkitError as error: print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    ragged, stored, row = run.stdout.splitlines()
+    assert ragged.startswith("Bag 's0' is ragged") and stored == ragged  # noqa: PT018
+    assert row.startswith("memory: row 0 is 'label'; expected a dict")

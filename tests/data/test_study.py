@@ -243,6 +243,11 @@ def test_wrong_splits_are_refused(folder):
         save("slide,label,split\na1,1,test\nb1,0,trian\n").load(Binary())
     with pytest.raises(CohortError, match=r"column 'split' is '1' in line 3"):
         save("slide,label,split\na1,1,test\nb1,0,1\n").load(Binary())
+    # one mistyped number among good ones: it alone is named
+    with pytest.raises(CohortError, match=r"column 'fold' is 'l' in line 3 \(slide 'b1'\); expected the number"):
+        save("slide,label,fold\na1,1,0\nb1,0,l\nc1,0,1\n").load(Binary())
+    with pytest.raises(CohortError, match=r"column 'split' is 'trian' or 'tset' in line 3 .*, line 4 "):
+        save("slide,label,split\na1,1,test\nb1,0,trian\nc1,0,tset\n").load(Binary())
     with pytest.raises(CohortError, match=r"holds only the fold \[1\]"):
         save("slide,label,fold\na1,1,1\nb1,0,1\n").load(Binary())
     leak = "slide,patient,label,split\na1,p,1,train\na2,p,1,test\nb1,q,0,test\n"

@@ -265,6 +265,16 @@ def test_optimistic_selection_is_the_best_epoch_of_studies_that_stop_at_each_epo
     assert watched == {run: max(found[run] for found in each) for run in watched}
 
 
+def test_optimism_is_measured_without_a_validation_part(experiment, tmp_path):
+    out = tmp_path / "run"
+    last = replace(experiment.train, select="last")
+    paper = replace(experiment, protocol=KFold(folds=3, validation=0.0), train=last, optimistic="accuracy", seeds=1)
+    execute(paper, out)
+    p = Predictions.read(out / "predictions.csv")
+    assert set(p.selection) == {"last", "optimistic"}
+    assert set(p.role) == {"test"}
+
+
 def test_top_instances_are_the_largest_attention_weights(finished):
     shown = json.loads((finished / "attention.json").read_text())["bags"]
     assert {b["target"] for b in shown} == {"0", "1"}

@@ -22,6 +22,7 @@ def finish(
     grouped_by: GroupedBy,
     allow_patient_overlap: bool,
     allow_single_class: bool,
+    drawn: bool = True,
     notes: Sequence[str] = (),
 ) -> Plan:
     """Check splits and make them a plan.
@@ -33,6 +34,7 @@ def finish(
         grouped_by: what the bootstrap resamples.
         allow_patient_overlap: let patients and slides stand in two roles; the plan is then marked.
         allow_single_class: let test parts hold one class only (leave-one-out).
+        drawn: milkit drew them, so that other draws can be advised; False for folds that came with a table.
         notes: what the draws had to say.
 
     Raises:
@@ -44,7 +46,7 @@ def finish(
     marks = check_leaks(bare, study, allow_patient_overlap)
     units = units_of(study, task)
     for split in bare.splits:
-        _check_outcome(split, units, allow_single_class)
+        _check_outcome(split, units, allow_single_class, drawn)
     every = (*notes, *notes_on(bare, study, units))
     return Plan(bare.splits, grouped_by, marks, tuple(dict.fromkeys(every)))
 
@@ -58,22 +60,23 @@ def _check_roles(split: Split) -> None:
             )
 
 
-def _check_outcome(split: Split, units: Units, allow_single_class: bool) -> None:
+def _check_outcome(split: Split, units: Units, allow_single_class: bool, drawn: bool) -> None:
     outcome = units.outcome
     train, test = units.of_rows(split.train), units.of_rows(split.test)
     if fault := fault_of(outcome, train):
+        advice = "Use fewer folds, a smaller test part, or stratify=True." if drawn else "Mend that fold in its table."
         raise ProtocolError(
             f"{str(split).capitalize()}: the training part holds {fault}; nothing can be learned from it. "
-            f"{_counts_hint(outcome, len(units))}Use fewer folds, a smaller test part, or stratify=True."
+            f"{_counts_hint(outcome, len(units))}{advice}"
         )
     if outcome.kind == "values" or allow_single_class:
         return
     if fault := fault_of(outcome, test):
+        advice = "Use fewer folds, a larger test part or stratify=True" if drawn else "Mend that fold in its table"
         raise ProtocolError(
             f"{str(split).capitalize()}: the test part holds {fault}, so AUROC, C-index and the like are "
-            f"undefined there. {_counts_hint(outcome, len(units))}Use fewer folds, a larger test part or "
-            "stratify=True; or set allow_single_class=True (for leave-one-out), and those metrics become NaN "
-            "with the reason."
+            f"undefined there. {_counts_hint(outcome, len(units))}{advice}; or set allow_single_class=True (for "
+            "leave-one-out), and those metrics become NaN with the reason."
         )
 
 

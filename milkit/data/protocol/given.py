@@ -65,4 +65,5 @@ class GivenFolds:
             grouped_by="patient",
             allow_patient_overlap=self.allow_patient_overlap,
             allow_single_class=self.allow_single_class,
+            drawn=False,
         )

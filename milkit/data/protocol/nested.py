@@ -1,4 +1,4 @@
-"""Nested cross-validation: choices are made by an inner cross-validation on each outer training part."""
+"""Nested cross-validation: each outer training part is cut into inner folds, each of which validates one fit."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,8 @@ class Nested:
     """Each outer fold is tested by `inner` fits, each validating on another inner fold of the outer rest.
 
     All inner fits of an outer fold share its test part and never see it. Within the outer rest each patient
-    validates once, so choices rest on all of it instead of a tenth.
+    validates once, so epochs and thresholds rest on all of it instead of a tenth. Each inner fit chooses for itself;
+    nothing is chosen over the inner fits (no hyper-parameters yet).
     """
 
     folds: int = 5

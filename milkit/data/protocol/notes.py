@@ -11,6 +11,7 @@ from milkit.data.protocol.units import Outcome, Units
 from milkit.data.study import Study
 
 FEW = 5  # below this many of a class in a test part, one patient moves sensitivity by 20 points or more
+FEW_SITES = 10  # the lower end of what the literature calls few clusters is 5 to 30 (Cameron et al., 2008)
 TOLERANCE = 0.2  # of the patients expected: how far a fold may be off before its balance is called poor
 
 
@@ -24,7 +25,12 @@ def notes_on(plan: Plan, study: Study, units: Units) -> tuple[str, ...]:
     """
     notes = [_unused(plan, study), *_degenerate(plan, units), _few(plan, units), _repeated(plan)]
     if plan.grouped_by == "site":
-        notes += [*_joined_sites(study), _shared_validation_sites(plan, study), _site_balance(plan, units)]
+        notes += [
+            _few_sites(study),
+            *_joined_sites(study),
+            _shared_validation_sites(plan, study),
+            _site_balance(plan, units),
+        ]
     return tuple(note for note in notes if note)
 
 
@@ -107,6 +113,16 @@ def _repeated(plan: Plan) -> str:
     return (
         f"Only {len(seen)} of {len(repeats)} repeats have test parts of their own; the others draw the same "
         "ones again and add seeds, not information about the split."
+    )
+
+
+def _few_sites(study: Study) -> str:
+    n = len(np.unique(study.site))
+    if n >= FEW_SITES:
+        return ""
+    return (
+        f"Only {n} sites: the bootstrap resamples sites, and from so few its intervals tend to be too narrow; say how "
+        "many there are beside them."
     )
 
 

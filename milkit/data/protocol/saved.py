@@ -63,6 +63,7 @@ class SavedFolds:
             grouped_by=grouped_by,
             allow_patient_overlap=self.allow_patient_overlap,
             allow_single_class=self.allow_single_class,
+            drawn=False,
         )
 
     def _read(self, study: Study) -> tuple[dict[tuple[int, int, int], np.ndarray], GroupedBy]:

@@ -202,3 +202,19 @@ def test_the_digest_tells_splits_apart(study):
     digests = {plan([0, 1], [2]).digest(), plan([0], [1, 2]).digest(), plan([0, 1], [2], "site").digest()}
     assert len(digests) == 3
     assert plan([1, 0], [2]).digest() == plan([0, 1], [2]).digest()  # order within a role means nothing
+
+
+def test_the_advice_on_folds_of_a_table_is_to_mend_the_table(study, tmp_path):
+    """Not to draw other folds, which they are not."""
+    path = tmp_path / "folds.csv"
+    path.write_text("role,bag\ntrain,b000\ntrain,b001\ntest,b002\ntest,b003\n")
+    with pytest.raises(ProtocolError, match=r"one class only .*Mend that fold in its table; or set allow_single_class"):
+        SavedFolds(str(path)).plan(study([0, 1, 0, 0]), Binary())
+
+
+def test_few_sites_are_noted(study, tmp_path):
+    def notes(sites):
+        return KFold(2, group="site", validation=0.0).plan(study([0, 1] * 12, site=sites), Binary()).notes
+
+    assert any(note.startswith("Only 4 sites: the bootstrap") for note in notes(list("ABCD") * 6))
+    assert not any("bootstrap" in note for note in notes(list("ABCDEFGHIJKL") * 2))
