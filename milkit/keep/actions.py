@@ -125,7 +125,8 @@ def predict(
     given = None if cohort is None else read_cohort(cohort, slide=slide, patient=patient, site="-", cohort="-")
     table, source, marks, _ = open_like(kept.facts, _features(features), given)
     answers, _ = answers_of(kept, source, table, tell)
-    rows = table_of_answers(kept, answers, [*kept.facts["marks"], *marks], "slide" if table is None else "patient")
+    by = "slide" if table is None or kept.facts["measured"] == "slide" else "patient"
+    rows = table_of_answers(kept, answers, [*kept.facts["marks"], *marks], by)
     if out is not None:
         with whole_file(Path(out)) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)

@@ -59,7 +59,7 @@ def external_study(kept: Kept, features: Features, file: Path, reading: Reading)
     table = _translated(kept, _renamed(kept.task, table, reading.target), reading.labels)
     task, table = _readable(kept, table)
     opened, source, marks, notes = open_like(kept.facts, features, table, task)
-    measured = kept.facts.get("measured") == "slide"
+    measured = kept.facts["measured"] == "slide"
     unit: Unit = "slide" if measured else kept.facts["unit"]
     study = build_study(
         file.stem, opened or table, source, task, unit, split="-", slide_labels=measured, notes=tuple(notes)

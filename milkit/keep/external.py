@@ -110,7 +110,7 @@ def measure(
     Raises:
         RunFolderError: a column that is not there, or a patient with two truths.
     """
-    aggregate, measured = kept.facts["aggregate"], kept.facts.get("measured", "patient")
+    aggregate, measured = kept.facts["aggregate"], kept.facts["measured"]
     alone = any(note.startswith("no patient column") for note in study.flow.notes)
     own_marks = [*kept.facts["marks"], *marks]
     own_marks = list(dict.fromkeys([*own_marks, *([SLIDES_ARE_PATIENTS] if alone else [])]))

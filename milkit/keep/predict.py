@@ -80,8 +80,9 @@ def answers_of(
 
     said = speak(kept, study.lengths, read, tell)
     rows: dict[str, list[int]] = {}
-    for i, patient in enumerate(study.patient.tolist()):
-        rows.setdefault(patient, []).append(i)
+    own = study.bag if kept.facts["measured"] == "slide" else study.patient  # labels may belong to slides
+    for i, who in enumerate(own.tolist()):
+        rows.setdefault(who, []).append(i)
     group = np.repeat(np.arange(len(rows)), [len(own) for own in rows.values()])
     order = np.concatenate([np.array(own) for own in rows.values()])
 
