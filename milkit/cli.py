@@ -25,7 +25,7 @@ _USAGE = """usage: milkit COMMAND [arguments]
 examples:
   milkit demo
   milkit run experiments/ilse2018_classic.py:musk1_gated --train.epochs 50 --seeds 3
-  milkit run runs/demo/config.json --out runs/again
+  milkit run runs/demo --out runs/again
   milkit COMMAND --help
 """
 

@@ -29,6 +29,9 @@ options:
 overrides: any field of the experiment, such as --train.epochs 50, --seeds 3, --train.optimizer.learning-rate 1e-4;
   `milkit run FILE.py:NAME --help` lists them with their values.
 
+Ctrl-C ends a study after the epoch that runs, with a checkpoint (exit status 130; SIGTERM: 143). Compiled programs are
+kept in $XDG_CACHE_HOME/milkit (~/.cache/milkit).
+
 examples:
   milkit run experiments/ilse2018_classic.py:musk1_gated
   milkit run experiments/ilse2018_classic.py:musk1_gated:musk1_attention --seeds 3 --out runs/ilse

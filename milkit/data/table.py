@@ -234,7 +234,9 @@ def _check_filled(cells: np.ndarray, column: str, where: Where) -> None:
     empty = np.flatnonzero(is_missing(cells))
     if len(empty):
         rows = ", ".join(f"{where.line_word} {where.lines[i]}" for i in empty[:5])
-        raise CohortError(f"{where.file}, {rows}: no id in column {column!r}; every row needs one.")
+        found = str(cells[empty[0]])
+        means = f" ({found!r} stands for a missing value, so nobody can be called that)" if found else ""
+        raise CohortError(f"{where.file}, {rows}: no id in column {column!r}{means}; every row needs one.")
 
 
 def _check_ids(ids: np.ndarray, column: str, where: Where) -> None:
