@@ -88,7 +88,10 @@ WRONG = {
     "header twice": ("slide,label,label\na,1,1\n", "line 1: the header names column 'label' more than once"),
     "no slide column": ("case,label\na,1\n", "no column with slide ids; the columns are .'case', 'label'."),
     "missing id": ("slide,label\na,1\n,0\n", r"cohort\.csv, line 3: no id in column 'slide'"),
-    "missing patient": ("slide,patient\na,p\nb,NA\n", r"cohort\.csv, line 3: no id in column 'patient' \('NA' stands for"),
+    "missing patient": (
+        "slide,patient\na,p\nb,NA\n",
+        r"cohort\.csv, line 3: no id in column 'patient' \('NA' stands for",
+    ),
     "duplicate": (
         "slide,label\na,1\nb,0\na,0\n",
         r"cohort\.csv, line 4: slide 'a' in column 'slide' was already given in line 2",
