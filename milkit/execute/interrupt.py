@@ -24,10 +24,12 @@ class Wish:
 
     Attributes:
         number: the signal that came, or None.
+        taken: the signals that are listened to.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.taken: tuple[signal.Signals, ...] = ()
 
     def __call__(self) -> bool:
         """Whether the study should stop."""
@@ -45,7 +47,7 @@ class Wish:
     def arrived(self, number: int, frame: FrameType | None) -> None:
         """The signal handler. The next signal is left to the system, which ends the process at once."""
         self.number = number
-        for each in SIGNALS:
+        for each in self.taken:
             signal.signal(each, signal.SIG_DFL)
         text = "\nstopping at the next safe point (after this epoch, if one is running); Ctrl-C again ends at once\n"
         with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
@@ -75,6 +77,7 @@ def interruptible() -> Iterator[Wish]:
     before = {n: signal.getsignal(n) for n in SIGNALS}
     before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     _taken.append(wish)
+    wish.taken = tuple(before)
     for number in before:
         signal.signal(number, wish.arrived)
     try:

@@ -19,6 +19,17 @@ from milkit.execute.run import execute
 from milkit.train.engine import Engine
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals as in a terminal: a shell starts its background jobs with Ctrl-C ignored, and tests may run in one."""
+    before = {n: signal.getsignal(n) for n in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def finished(experiment, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
@@ -108,6 +119,9 @@ def test_a_signal_that_is_ignored_stays_ignored_and_threads_are_left_alone():
         with interruptible() as stop:
             signal.raise_signal(signal.SIGINT)
             assert not stop()
+            signal.raise_signal(signal.SIGTERM)  # the handler gives back what it took, and no other
+            assert stop()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
     seen = []
