@@ -20,6 +20,7 @@ from milkit.train import checkpoint
 from milkit.train.engine import EpochLog, Group
 from milkit.train.fit import fit, start
 from milkit.train.state import RunState
+from milkit.watch.program import ProgramProgress
 
 CHECKPOINT_SECONDS = 60.0
 TOP_INSTANCES = 10
@@ -58,7 +59,9 @@ def run_program(
     folder.mkdir(parents=True, exist_ok=True)
     runs = prepared.members(program)
     group = prepared.group(program)
-    state, best_on_test = _fit(prepared, program, group, out, trackers, tell, stop)
+    progress = _progress(prepared, program, folder, runs)
+    state, best_on_test = _fit(prepared, program, group, out, trackers, tell, stop, progress)
+    progress.predicting()
     fits = {"last": (state.params, state.buffers, _epochs_trained(folder, runs))}
     if prepared.selects:
         fits["validation"] = (state.best_params, state.best_buffers, np.asarray(state.best_epoch) + 1)
@@ -77,11 +80,12 @@ def run_program(
     _write_part(prepared, folder, runs, order, seen)
     _write_done(prepared, folder, runs, state)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    progress.done()
 
 
 def _fit(
     prepared: Prepared, program: int, group: Group, out: Path, trackers: list[Tracker],
-    tell: Callable[[int, str], None], stop: Callable[[], bool],
+    tell: Callable[[int, str], None], stop: Callable[[], bool], progress: ProgramProgress,
 ) -> tuple[RunState, dict[str, Any] | None]:  # fmt: skip
     """Fit a group, from its checkpoint if there is one; also what an `Onlooker` saw, if the experiment wants one."""
     folder, runs = program_folder(out, program), prepared.members(program)
@@ -103,6 +107,7 @@ def _fit(
             _stop(prepared, runs, state, int(failed[0]), file)
         tell(first, "resumed")
     history.resume(first)
+    progress.start(first, _best_so_far(prepared, runs, state))
     saved = time.monotonic()
 
     def on_epoch(epoch: int, state: RunState, log: EpochLog) -> None:
@@ -116,6 +121,7 @@ def _fit(
         tell(1, _note(rows))
         failed = np.flatnonzero(np.asarray(log.failed)[: len(runs)])
         stopping = stop()
+        progress.epoch(epoch + 1, rows, now=stopping or len(failed) > 0)
         if len(failed) or stopping or time.monotonic() - saved > CHECKPOINT_SECONDS:
             history.flush()
             write_bytes(file, checkpoint.to_bytes(_kept(state, onlooker), {"epochs": epoch + 1}))
@@ -128,6 +134,22 @@ def _fit(
     state = fit(engine, group, state, validation, on_epoch, first)
     history.flush()
     return state, None if onlooker is None else onlooker.best
+
+
+def _progress(prepared: Prepared, program: int, folder: Path, runs: tuple[Run, ...]) -> ProgramProgress:
+    train, layout = prepared.experiment.train, prepared.engine.layout
+    parts = [prepared.split(r).train for r in runs]
+    return ProgramProgress(
+        folder, program, train.epochs, [r.name for r in runs], [len(part) for part in parts],
+        [layout.updates(part) for part in parts], train.select if prepared.selects else None,
+    )  # fmt: skip
+
+
+def _best_so_far(prepared: Prepared, runs: tuple[Run, ...], state: RunState) -> dict[str, float]:
+    """Each run's validation figure at its best epoch; runs without one yet are left out."""
+    values = state.best_loss if prepared.experiment.train.select == "loss" else state.best_metric
+    epochs, values = np.asarray(state.best_epoch), np.asarray(values)
+    return {r.name: float(v) for r, v, e in zip(runs, values, epochs, strict=False) if e >= 0 and np.isfinite(v)}
 
 
 def _kept(state: RunState, onlooker: Onlooker | None) -> dict[str, Any]:
