@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from milkit.train import optim
 from milkit.train.config import Train
@@ -93,15 +93,19 @@ def gather(
         draw = jnp.where(mask, jax.random.uniform(jax.random.fold_in(key, 1), mask.shape), -1.0)
         mask &= (draw >= train.instance_dropout) | (draw == draw.max(-1, keepdims=True))
     rows = data.offsets[index][:, None] + place
-    x = jnp.take(data.x, rows, axis=0, mode="clip")
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if hyper.shift is not None:
-        x = (x - hyper.shift) * hyper.inverse_scale
-    x = jnp.where(mask[..., None], x, 0.0)
+    x = scaled(hyper, jnp.take(data.x, rows, axis=0, mode="clip"), mask)
     xy = None
     if data.coords_um is not None:
         xy = jnp.where(mask[..., None], jnp.take(data.coords_um, rows, axis=0, mode="clip"), 0.0)
     return Bags(x, mask, xy)
+
+
+def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
+    """Features as stored, at least in float32, scaled for a run, and 0 on padding."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if hyper.shift is not None:
+        x = (x - hyper.shift) * hyper.inverse_scale
+    return jnp.where(mask[..., None], x, 0.0)
 
 
 def _subsample(key: Key[Array, ""], n: Int[Array, "b 1"], length: int) -> Int[Array, "b n"]:
@@ -152,7 +156,22 @@ def train_step(
     epoch, step = position
     draws = jax.random.fold_in(jax.random.fold_in(key, epoch), step)
     bags = gather(data, hyper, index, weight, length, jax.random.fold_in(draws, 0), setup.train)
-    batch = Batch(bags, data.target[index], weight, index)
+    return step_on(setup, hyper, draws, position, state, Batch(bags, data.target[index], weight, index), update)
+
+
+def step_on(
+    setup: Setup,
+    hyper: Hyper,
+    draws: Key[Array, ""],
+    position: tuple[Int[Array, ""], Int[Array, ""]],
+    state: RunState,
+    batch: Batch,
+    update: Bool[Array, ""],
+) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
+    """`train_step` on bags that are at hand; `draws` is the key of this step."""
+    epoch, step = position
+    bags, weight, index = batch.bags, batch.weight, batch.index
+    assert isinstance(bags, Bags)
 
     def objective(params: Any) -> tuple[Array, Any]:
         output, buffers = forward(setup.graph, params, state.buffers, bags, jax.random.fold_in(draws, 1))
