@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from milkit.data.cohort import Cohort
     from milkit.data.datasets import Classic
     from milkit.data.memory import in_memory
-    from milkit.data.protocol import GivenFolds, Holdout, KFold, MonteCarlo, Nested, SavedFolds
+    from milkit.data.protocol import GivenFolds, Holdout, KFold, LabelBudget, MonteCarlo, Nested, SavedFolds
     from milkit.experiment import Experiment
     from milkit.models import ABMIL
     from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival
@@ -26,7 +26,7 @@ _WHERE = {
     "milkit.data.datasets": ("Classic",),
     "milkit.data.cohort": ("Cohort",),
     "milkit.data.memory": ("in_memory",),
-    "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "MonteCarlo", "Nested", "SavedFolds"),
+    "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "LabelBudget", "MonteCarlo", "Nested", "SavedFolds"),
     "milkit.experiment": ("Experiment",),
     "milkit.models": ("ABMIL",),
     "milkit.task": ("Binary", "MultiClass", "MultiLabel", "Regression", "Survival"),

@@ -22,6 +22,7 @@ from milkit import config
 from milkit.data.cohort import Cohort
 from milkit.data.datasets import Classic
 from milkit.data.memory import InMemory
+from milkit.data.protocol import LabelBudget
 from milkit.data.protocol import Protocol as SplitProtocol
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
@@ -68,6 +69,9 @@ class Experiment:
     one is repeated by `validation=0`, `select="last"` and this."""
     predict_train: bool = False
     """Write predictions of the training part too."""
+    labels: LabelBudget | None = None
+    """Repeat the study with few labelled patients, for a label-budget curve; its own numbers stay those of all labels.
+    Such as `LabelBudget(patients_per_class=(1, 2, 4, 8), draws=5)`."""
     name: str = ""
     """Title in reports; the command line fills in the variable's name."""
 
@@ -153,7 +157,7 @@ def allowed_types() -> dict[str, type]:
     """Every class that a config file may name: the allow-list of `milkit.config.from_json`."""
     unions = (Data, SplitProtocol, Model, Task, Optimizer)
     classes = [c for union in unions for c in config.members(union)]
-    return {c.__name__: c for c in [*classes, Train, Experiment] if c is not InMemory}
+    return {c.__name__: c for c in [*classes, Train, LabelBudget, Experiment] if c is not InMemory}
 
 
 def field_types() -> dict[str, Any]:

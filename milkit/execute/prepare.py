@@ -1,6 +1,7 @@
 """From an experiment to what its programs need: the study, its splits, the list of runs, and the engine."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from milkit.data.batches import ladder, train_layout
 from milkit.data.protocol import Plan, Split
+from milkit.data.protocol.labels import FewLabels, few_label_splits
 from milkit.data.study import Study
 from milkit.errors import ConfigError, DataError
 from milkit.experiment import Experiment
@@ -33,9 +35,10 @@ class Run:
 
     Attributes:
         name: unique in the study.
-        split: index into the plan's splits.
+        split: index into `Prepared.splits`.
         repeat, fold, inner, seed: what it is; its keys follow from these and from the experiment's seed alone.
         program, slot: where it is trained.
+        labels, draw: its label budget and which subset of it; 0 for the whole training part.
     """
 
     name: str
@@ -46,6 +49,13 @@ class Run:
     seed: int
     program: int
     slot: int
+    labels: int = 0
+    draw: int = 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What its keys and orders are drawn from. Budgets of one draw share them, so that they differ by labels."""
+        return (self.repeat, self.fold, self.inner, self.seed, *((self.draw,) if self.labels else ()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +71,7 @@ class Prepared:
         hyper: per split, what differs between runs.
         loss: per split, the loss's parameters.
         measured: what a row of every metric is.
+        few: the splits of label budgets, if the experiment has some.
     """
 
     experiment: Experiment
@@ -73,6 +84,12 @@ class Prepared:
     hyper: tuple[Hyper, ...]
     loss: tuple[LossParams, ...]
     measured: Literal["patient", "slide"] = "patient"
+    few: FewLabels | None = None
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those of all runs: the plan's, then those of few labels."""
+        return self.plan.splits + (self.few.splits if self.few else ())
 
     @property
     def out_features(self) -> int:
@@ -95,14 +112,14 @@ class Prepared:
 
     def split(self, run: Run) -> Split:
         """The split of a run."""
-        return self.plan.splits[run.split]
+        return self.splits[run.split]
 
     def group(self, program: int) -> Group:
         """The runs of a program as arrays; the last program is filled up with dummies, so that all have one width."""
         runs = list(self.members(program))
         active = np.arange(self.width) < len(runs)
         runs += [runs[0]] * (self.width - len(runs))
-        numbers = tuple((r.repeat, r.fold, r.inner, r.seed) for r in runs)
+        numbers = tuple(r.numbers for r in runs)
         splits = [self.split(r) for r in runs]
         hyper = jax.tree.map(lambda *v: jnp.asarray(np.stack(v)), *[self.hyper[r.split] for r in runs])
         return Group(
@@ -133,23 +150,25 @@ def prepare(experiment: Experiment) -> Prepared:
         )
     if train.max_instances is not None and train.max_instances > LONGEST_SUBSAMPLE:
         raise ConfigError(f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most.")
-    width = train.width or default_width(experiment, study, len(plan.splits) * experiment.seeds)
-    runs = _runs(plan, experiment.seeds, width)
+    few = few_label_splits(experiment.labels, plan, study, experiment.task) if experiment.labels else None
+    splits = plan.splits + (few.splits if few else ())
+    width = train.width or default_width(experiment, study, len(splits) * experiment.seeds)
+    runs = _runs(splits, experiment.seeds, width)
     loss = tuple(
-        loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in plan.splits
+        loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits
     )
-    scalers = _scalers(study, plan) if train.standardise else [(None, None)] * len(plan.splits)
+    scalers = _scalers(study, splits) if train.standardise else [(None, None)] * len(splits)
     engine = _engine(experiment, train, study, plan)
     hyper = tuple(
         Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
-        for split, (shift, inverse), params in zip(plan.splits, scalers, loss, strict=True)
+        for split, (shift, inverse), params in zip(splits, scalers, loss, strict=True)
     )
     judge = None
     if experiment.optimistic is not None:
         judge = _engine(
             experiment, replace(train, select=experiment.optimistic, patience=None), study, plan, engine.data
         )
-    return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss, measured)
+    return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss, measured, few)
 
 
 def measured_unit(study: Study, slide_labels: bool) -> Literal["patient", "slide"]:
@@ -228,15 +247,21 @@ def _rates(train: Train, updates: int) -> Any:
     return jax.tree.map(np.float32, optim.rates(train, updates))
 
 
-def _runs(plan: Plan, seeds: int, width: int) -> tuple[Run, ...]:
-    nested = any(s.inner for s in plan.splits)
+def _runs(splits: Sequence[Split], seeds: int, width: int) -> tuple[Run, ...]:
+    nested = any(s.inner for s in splits)
     runs: list[Run] = []
-    for i, split in enumerate(plan.splits):
+    place = 0
+    for i, split in enumerate(splits):
+        if split.labels and not splits[i - 1].labels:
+            place += -place % width  # few labels begin a program: what it leaves goes to tables of their own
         for seed in range(seeds):
             inner = f"i{split.inner}" if nested else ""
-            name = f"r{split.repeat}f{split.fold}{inner}s{seed}"
-            program, slot = divmod(len(runs), width)
-            runs.append(Run(name, i, split.repeat, split.fold, split.inner, seed, program, slot))
+            few = f"k{split.labels}d{split.draw}" if split.labels else ""
+            name = f"r{split.repeat}f{split.fold}{inner}{few}s{seed}"
+            program, slot = divmod(place, width)
+            place += 1
+            numbers = (split.repeat, split.fold, split.inner, seed, program, slot, split.labels, split.draw)
+            runs.append(Run(name, i, *numbers))
     return tuple(runs)
 
 
@@ -262,7 +287,7 @@ def _engine(experiment: Experiment, train: Train, study: Study, plan: Plan, data
     return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed)
 
 
-def _scalers(study: Study, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
+def _scalers(study: Study, splits: Sequence[Split]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mean and inverse SD of the features over the instances of each split's training part; one pass over the data."""
     total = np.empty((len(study), study.features))
     square = np.empty_like(total)
@@ -270,7 +295,7 @@ def _scalers(study: Study, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
         x = np.asarray(study.read(i).x, np.float64)
         total[i], square[i] = x.sum(0), (x * x).sum(0)
     out = []
-    for split in plan.splits:
+    for split in splits:
         n = study.lengths[split.train].sum()
         mean = total[split.train].sum(0) / n
         variance = np.maximum(square[split.train].sum(0) / n - mean * mean, 0.0)

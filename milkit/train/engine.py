@@ -34,10 +34,10 @@ class EpochLog(NamedTuple):
     failed: Any
 
 
-def run_key(seed: int, repeat: int, fold: int, inner: int, replicate: int) -> jax.Array:
-    """The key of a run, from what it is and never from its place in a program."""
+def run_key(seed: int, *numbers: int) -> jax.Array:
+    """The key of a run, from what it is (`Group.numbers`) and never from its place in a program."""
     key = jax.random.key(seed)
-    for number in (repeat, fold, inner, replicate):
+    for number in numbers:
         key = jax.random.fold_in(key, number)
     return key
 
@@ -135,7 +135,8 @@ class Group(NamedTuple):
 
     Attributes:
         keys: of each run (`run_key`).
-        numbers: (repeat, fold, inner, replicate) of each run, from which orders are drawn.
+        numbers: (repeat, fold, inner, replicate) of each run, and the draw of one with few labels, from which
+            orders are drawn.
         train, validation: row indices of each run's parts; validation may be empty arrays.
         hyper: stacked.
         active: False for the dummies that fill the last program.

@@ -6,6 +6,7 @@ checked for leaks. The union `Protocol` is the only list: a new protocol is one 
 
 from milkit.data.protocol.given import GivenFolds
 from milkit.data.protocol.kfold import KFold
+from milkit.data.protocol.labels import LabelBudget
 from milkit.data.protocol.leaks import check_leaks
 from milkit.data.protocol.monte_carlo import Holdout, MonteCarlo
 from milkit.data.protocol.nested import Nested
@@ -18,6 +19,7 @@ __all__ = [
     "GivenFolds",
     "Holdout",
     "KFold",
+    "LabelBudget",
     "MonteCarlo",
     "Nested",
     "Plan",

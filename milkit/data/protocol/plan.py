@@ -30,6 +30,8 @@ class Split:
         train: rows of the study, int64 [.], rising.
         validation: rows of the study, int64 [.], rising; empty where the protocol has no validation part.
         test: rows of the study, int64 [.], rising.
+        labels: 0 for all of the training part; else a label budget, patients of each class (`LabelBudget`).
+        draw: which subset of that budget, from 1; 0 for all of the training part.
     """
 
     repeat: int
@@ -38,6 +40,8 @@ class Split:
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    labels: int = 0
+    draw: int = 0
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -51,7 +55,8 @@ class Split:
         return (self.repeat, self.fold, self.inner)
 
     def __str__(self) -> str:
-        return f"repeat {self.repeat}, fold {self.fold}" + (f", inner fold {self.inner}" if self.inner else "")
+        few = f", {self.labels} a class, draw {self.draw}" if self.labels else ""
+        return f"repeat {self.repeat}, fold {self.fold}" + (f", inner fold {self.inner}" if self.inner else "") + few
 
 
 @dataclass(frozen=True, eq=False)
