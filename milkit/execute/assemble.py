@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from milkit.data.protocol import Plan
+from milkit.data.protocol.labels import few_label_rows
 from milkit.data.study import Study
 from milkit.execute.folder import write_bytes, write_json, write_text
 from milkit.execute.prepare import Prepared
@@ -17,6 +18,8 @@ from milkit.execute.program import is_done, program_folder
 from milkit.task import Binary, MultiClass, MultiLabel, Survival, Task
 
 PICTURES_A_CLASS = 3
+FEW_LABELS = "few_labels"
+"""Folder in a run folder with the tables of its label budgets."""
 
 
 def cohort_json(prepared: Prepared) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def cohort_json(prepared: Prepared) -> dict[str, Any]:
         ],
         "grouped_by": plan.grouped_by,
         "marks": list(plan.marks),
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *(prepared.few.notes if prepared.few else ())],
         "instances": {
             "min": int(study.lengths.min()),
             "median": float(np.median(study.lengths)),
@@ -58,6 +61,14 @@ def columns_csv(study: Study) -> str:
     names = [name for name in study.columns if name not in ("bag", "patient")]
     table.writerow(["bag", "patient", *names])
     table.writerows(zip(study.bag, study.patient, *(study.columns[name] for name in names), strict=True))
+    return text.getvalue()
+
+
+def few_labels_csv(prepared: Prepared) -> str:
+    """Who trains and validates with each label budget and draw."""
+    text = io.StringIO()
+    splits = prepared.few.splits if prepared.few else ()
+    csv.writer(text, lineterminator="\n").writerows(few_label_rows(splits, prepared.study))
     return text.getvalue()
 
 
@@ -89,24 +100,36 @@ def plan_rows(plan: Plan) -> dict[str, dict[str, int]]:
 def assemble(out: Path, programs: int) -> int:
     """Write `predictions.csv`, `history.jsonl`, `runs.csv` and `top_instances.csv` from the finished programs.
 
+    Programs of few labels have the same tables under `few_labels/`: the study's own are those of all labels.
+
     Returns:
         How many programs are finished.
     """
-    done = [p for p in range(programs) if is_done(out, p)]
-    folders = [program_folder(out, p) for p in done]
+    folders = [program_folder(out, p) for p in range(programs) if is_done(out, p)]
+    rows = {f: json.loads((f / "done.json").read_text()) for f in folders}
+    few = [f for f in folders if rows[f][0].get("labels")]
+    _tables(out, {f: rows[f] for f in folders if f not in few})
+    if few:
+        (out / FEW_LABELS).mkdir(exist_ok=True)
+        _tables(out / FEW_LABELS, {f: rows[f] for f in few})
+    return len(folders)
+
+
+def _tables(out: Path, done: dict[Path, list[dict[str, Any]]]) -> None:
+    """Join what some programs left, by their folders and the rows of their runs."""
+    folders = list(done)
     for name in ("predictions.csv", "top_instances.csv"):
         parts = [(f / name).read_bytes() for f in folders if (f / name).exists()]
         if parts:  # every part has the header; the first one's is kept
             write_bytes(out / name, b"".join([parts[0], *(p.split(b"\n", 1)[1] for p in parts[1:])]))
     write_bytes(out / "history.jsonl", b"".join((f / "history.jsonl").read_bytes() for f in folders))
-    rows = [row for f in folders for row in json.loads((f / "done.json").read_text())]
+    rows = [row for part in done.values() for row in part]
     if rows:
         text = io.StringIO()
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         write_text(out / "runs.csv", text.getvalue())
-    return len(done)
 
 
 def attention_json(prepared: Prepared, out: Path) -> None:

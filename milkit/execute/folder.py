@@ -65,9 +65,11 @@ _OURS = (
     *("config.json", "environment.json", "cohort.json", "folds.csv", "runs.csv", "history.jsonl", "predictions.csv"),
     *("top_instances.csv", "attention.json", "results.json", "report.md", "report.html", "table.tex", "table.csv"),
     *("figures", "weights", "programs", "source", "survival.json", "columns.csv", "progress.jsonl"),
+    *("few_labels", "label_curve.json", "label_curve.csv"),
 )
 _BEFORE_CONFIG = (
     *("programs", "weights", "environment.json", "cohort.json", "columns.csv", "folds.csv", "survival.json", "source"),
+    "few_labels",
 )
 
 

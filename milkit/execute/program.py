@@ -193,6 +193,7 @@ def _history_rows(
             "fold": run.fold,
             "inner": run.inner,
             "seed": run.seed,
+            **_few(run),
             "program": program,
             "fit": "validation",
             "epoch": epoch + 1,
@@ -204,6 +205,11 @@ def _history_rows(
                 row[f"validation_{select}"] = float(log.validation_metric[i])
         rows.append(row)
     return rows
+
+
+def _few(run: Run) -> dict[str, int]:
+    """What only rows of runs with few labels say."""
+    return {"labels": run.labels, "draw": run.draw} if run.labels else {}
 
 
 def _note(rows: list[dict[str, Any]]) -> str:
@@ -272,6 +278,8 @@ def _write_part(
 ) -> None:
     predictions = program_predictions(prepared, seen)
     predictions.write(folder / "predictions.csv")
+    if runs[0].labels:
+        return  # pictures of attention are those of all labels
     lines, maps = _attention(prepared, seen[order[0]], order[0])
     if lines:
         header = "run,repeat,fold,seed,selection,bag,slide,instance,x_um,y_um,attention,rank\n"
@@ -325,8 +333,9 @@ def _write_done(prepared: Prepared, folder: Path, runs: tuple[Run, ...], state: 
         split = prepared.split(run)
         row = {
             "run": run.name, "program": run.program, "slot": run.slot, "repeat": run.repeat, "fold": run.fold,
-            "inner": run.inner, "seed": run.seed, "n_train": len(split.train), "n_validation": len(split.validation),
-            "n_test": len(split.test), "learning_rate": float(rate[i].learning_rate),
+            "inner": run.inner, "seed": run.seed, **_few(run), "n_train": len(split.train),
+            "n_validation": len(split.validation), "n_test": len(split.test),
+            "learning_rate": float(rate[i].learning_rate),
             "weight_decay": float(rate[i].weight_decay), "status": "stopped early" if finished[i] else "finished",
             "updates": int(updates[i]), "selected_epoch": "", "best_validation_loss": "", "best_validation_metric": "",
         }  # fmt: skip

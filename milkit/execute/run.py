@@ -87,6 +87,9 @@ def _begin(
     write_json(out / "cohort.json", tables.cohort_json(prepared))
     write_text(out / "columns.csv", tables.columns_csv(prepared.study))
     prepared.plan.save(out / "folds.csv", prepared.study)
+    if prepared.few:
+        (out / tables.FEW_LABELS).mkdir(exist_ok=True)
+        write_text(out / tables.FEW_LABELS / "folds.csv", tables.few_labels_csv(prepared))
     if isinstance(prepared.experiment.task, Survival):
         write_json(out / "survival.json", survival_json(prepared, prepared.experiment.task))
     for name, text in texts.items():
@@ -130,13 +133,20 @@ def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
         "marks": list(prepared.plan.marks),
         "folds_digest": prepared.plan.digest(),
         "data_digest": data_digest(prepared.study),
-        "runs": len(prepared.runs),
+        "runs": sum(not run.labels for run in prepared.runs),
+        **(_few_label_settings(prepared) if prepared.few else {}),
         **({"measured": "slide"} if prepared.measured == "slide" else {}),
     }
     stated = json.dumps(settings, sort_keys=True).encode()
     settings["digest"] = hashlib.sha256(stated).hexdigest()
     settings["source"] = source_json(experiment.model, files)
     return settings
+
+
+def _few_label_settings(prepared: Prepared) -> dict[str, Any]:
+    text = tables.few_labels_csv(prepared).encode()
+    runs = sum(run.labels > 0 for run in prepared.runs)
+    return {"few_label_runs": runs, "few_labels_digest": hashlib.sha256(text).hexdigest()}
 
 
 def data_digest(study: Study) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ def make_model(run: Finished, experiment: Experiment, how: How, tell: Callable[[
         return _refitted(run, experiment, tell)
     if isinstance(experiment.data, Absent):
         return _without_data(run, experiment)
-    prepared = prepare(experiment)
+    prepared = prepare(replace(experiment, labels=None))
     _check_digests(run, prepared, folds=True)
     study = prepared.study
     arrays, _ = read_members(run)

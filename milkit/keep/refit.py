@@ -52,7 +52,7 @@ def refit(experiment: Experiment, epochs: int, tell: Callable[[str], None]) -> t
         MilkitError: the data cannot be used.
     """
     train = replace(experiment.train, select="last", patience=None, width=None)
-    prepared = prepare(replace(experiment, protocol=EveryBag(), train=train, optimistic=None))
+    prepared = prepare(replace(experiment, protocol=EveryBag(), train=train, optimistic=None, labels=None))
     parts = [_train(prepared, program, epochs, tell) for program in range(prepared.programs)]
     return prepared, jax.tree.map(lambda *a: np.concatenate([np.asarray(v) for v in a]), *parts)
 
