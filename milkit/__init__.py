@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from milkit.data.protocol import GivenFolds, Holdout, KFold, LabelBudget, MonteCarlo, Nested, SavedFolds
     from milkit.experiment import Experiment
     from milkit.models import ABMIL
+    from milkit.search import Choice, Grid, LogUniform, Random, Tpe, Uniform
     from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival
     from milkit.train.config import Adam, AdamW, Sgd, Train
     from milkit.types import Bag, Bags, Batch, Images, Output
@@ -29,6 +30,7 @@ _WHERE = {
     "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "LabelBudget", "MonteCarlo", "Nested", "SavedFolds"),
     "milkit.experiment": ("Experiment",),
     "milkit.models": ("ABMIL",),
+    "milkit.search": ("Choice", "Grid", "LogUniform", "Random", "Tpe", "Uniform"),
     "milkit.task": ("Binary", "MultiClass", "MultiLabel", "Regression", "Survival"),
     "milkit.train.config": ("Adam", "AdamW", "Sgd", "Train"),
     "milkit.types": ("Bag", "Bags", "Batch", "Images", "Output"),

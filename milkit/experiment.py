@@ -27,6 +27,8 @@ from milkit.data.protocol import Protocol as SplitProtocol
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.models import Model
+from milkit.search import PARTS as SEARCH_PARTS
+from milkit.search import Search, check_search
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
 from milkit.train.config import Optimizer, Select, Train
 
@@ -72,6 +74,9 @@ class Experiment:
     labels: LabelBudget | None = None
     """Repeat the study with few labelled patients, for a label-budget curve; its own numbers stay those of all labels.
     Such as `LabelBudget(patients_per_class=(1, 2, 4, 8), draws=5)`."""
+    search: Search | None = None
+    """Try several configurations: `Grid`, `Random` or `Tpe` over fields of model and training. Each fold's is chosen on
+    its own validation part and tested once."""
     name: str = ""
     """Title in reports; the command line fills in the variable's name."""
 
@@ -81,6 +86,8 @@ class Experiment:
         _check_selection(self)
         _check_loss(self)
         _check_model(self.model)
+        if self.search is not None:
+            check_search(self)
 
 
 _PARTS = ("data", "protocol", "model", "train", "task")
@@ -157,7 +164,7 @@ def allowed_types() -> dict[str, type]:
     """Every class that a config file may name: the allow-list of `milkit.config.from_json`."""
     unions = (Data, SplitProtocol, Model, Task, Optimizer)
     classes = [c for union in unions for c in config.members(union)]
-    return {c.__name__: c for c in [*classes, Train, LabelBudget, Experiment] if c is not InMemory}
+    return {c.__name__: c for c in [*classes, Train, LabelBudget, *SEARCH_PARTS, Experiment] if c is not InMemory}
 
 
 def field_types() -> dict[str, Any]:

@@ -15,7 +15,7 @@ LAYERS = [
     {"data", "nn", "losses", "metrics"},
     {"models"},
     {"train", "testing"},
-    {"config", "track", "watch"},
+    {"config", "search", "track", "watch"},
     {"experiment"},
     {"execute"},
     {"report"},

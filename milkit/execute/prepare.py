@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ from milkit.data.study import Study
 from milkit.errors import ConfigError, DataError
 from milkit.experiment import Experiment
 from milkit.losses import LossParams, for_task, loss_params
+from milkit.search import at_once, variants
 from milkit.train import optim
 from milkit.train.config import Train
 from milkit.train.engine import Engine, Group, run_key
-from milkit.train.state import graph_of
+from milkit.train.fit import start
+from milkit.train.state import RunState, graph_of
 from milkit.train.step import Hyper, Packed, Setup
 
 WIDTH_CPU = 8  # weights and optimiser state of a small model stay in cache; wider was slower (design, section 5)
@@ -39,6 +41,7 @@ class Run:
         repeat, fold, inner, seed: what it is; its keys follow from these and from the experiment's seed alone.
         program, slot: where it is trained.
         labels, draw: its label budget and which subset of it; 0 for the whole training part.
+        trial: the configuration of a search that it trains, counted from 0; -1 where the experiment states the one.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Run:
     slot: int
     labels: int = 0
     draw: int = 0
+    trial: int = -1
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -86,6 +90,9 @@ class Prepared:
     measured: Literal["patient", "slide"] = "patient"
     few: FewLabels | None = None
 
+    tests: ClassVar[bool] = True
+    """Whether its runs are predicted; those of a search's trials are trained only, and may fail."""
+
     @property
     def splits(self) -> tuple[Split, ...]:
         """Those of all runs: the plan's, then those of few labels."""
@@ -114,6 +121,14 @@ class Prepared:
         """The split of a run."""
         return self.splits[run.split]
 
+    def hyper_of(self, run: Run) -> Hyper:
+        """What a run does not share with the others."""
+        return self.hyper[run.split]
+
+    def first_state(self, program: int, group: Group) -> RunState:
+        """The states of a program's runs before the first epoch."""
+        return start(self.engine, self.experiment.model, self.study.features, self.out_features, group)
+
     def group(self, program: int) -> Group:
         """The runs of a program as arrays; the last program is filled up with dummies, so that all have one width."""
         runs = list(self.members(program))
@@ -121,7 +136,7 @@ class Prepared:
         runs += [runs[0]] * (self.width - len(runs))
         numbers = tuple(r.numbers for r in runs)
         splits = [self.split(r) for r in runs]
-        hyper = jax.tree.map(lambda *v: jnp.asarray(np.stack(v)), *[self.hyper[r.split] for r in runs])
+        hyper = jax.tree.map(lambda *v: jnp.asarray(np.stack(v)), *[self.hyper_of(r) for r in runs])
         return Group(
             keys=jnp.stack([run_key(self.experiment.seed, *n) for n in numbers]),
             numbers=numbers,
@@ -148,17 +163,31 @@ def prepare(experiment: Experiment) -> Prepared:
             f"train.select={train.select!r} chooses the epoch on a validation part, but there is none in "
             f"{'; '.join(empty)}. Give the protocol validation=0.1 (or so), or keep the last epoch with select='last'."
         )
-    if train.max_instances is not None and train.max_instances > LONGEST_SUBSAMPLE:
-        raise ConfigError(f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most.")
     few = few_label_splits(experiment.labels, plan, study, experiment.task) if experiment.labels else None
     splits = plan.splits + (few.splits if few else ())
-    width = train.width or default_width(experiment, study, len(splits) * experiment.seeds)
+    count = len(splits) * experiment.seeds * at_once(experiment.search)
+    width = train.width or min(default_width(e, study, count) for e in variants(experiment))
+    return lay_out(experiment, study, plan, width, measured, few)
+
+
+def lay_out(
+    experiment: Experiment, study: Study, plan: Plan, width: int, measured: Literal["patient", "slide"] = "patient",
+    few: FewLabels | None = None, data: Packed | None = None,
+) -> Prepared:  # fmt: skip
+    """The runs and the engine of an experiment whose data are at hand; `data` if they are packed already.
+
+    Raises:
+        ConfigError: bags cannot be subsampled to so many instances, or the model breaks its contract.
+    """
+    train, splits = experiment.train, plan.splits + (few.splits if few else ())
+    if train.max_instances is not None and train.max_instances > LONGEST_SUBSAMPLE:
+        raise ConfigError(f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most.")
     runs = _runs(splits, experiment.seeds, width)
     loss = tuple(
         loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits
     )
     scalers = _scalers(study, splits) if train.standardise else [(None, None)] * len(splits)
-    engine = _engine(experiment, train, study, plan)
+    engine = _engine(experiment, train, study, plan, data)
     hyper = tuple(
         Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
         for split, (shift, inverse), params in zip(splits, scalers, loss, strict=True)
@@ -219,10 +248,10 @@ def pack(study: Study) -> Packed:
     with_coords = all(b.coords_um is not None for b in bags)
     xy = np.empty((total, 2), np.float32) if with_coords else None
     offsets = np.concatenate([[0], np.cumsum(study.lengths)[:-1]])
-    for bag, start in zip(bags, offsets, strict=True):
-        x[start : start + len(bag.x)] = bag.x
+    for bag, at in zip(bags, offsets, strict=True):
+        x[at : at + len(bag.x)] = bag.x
         if xy is not None:
-            xy[start : start + len(bag.x)] = bag.coords_um
+            xy[at : at + len(bag.x)] = bag.coords_um
     target = study.targets.values
     return Packed(
         x=jnp.asarray(x),
