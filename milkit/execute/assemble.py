@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,21 @@ def _tables(out: Path, done: dict[Path, list[dict[str, Any]]]) -> None:
         table.writeheader()
         table.writerows(rows)
         write_text(out / "runs.csv", text.getvalue())
+
+
+class Readable:
+    """Keeps the tables of a running study up with its finished programs, for a tenth of the time at most."""
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._next = out, 0.0
+
+    def after(self, programs: int) -> None:
+        """A program was finished; `programs` is how many there are."""
+        began = time.monotonic()
+        if began >= self._next:
+            assemble(self._out, programs)
+            ended = time.monotonic()
+            self._next = ended + 10 * (ended - began)
 
 
 def attention_json(prepared: Prepared, out: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from milkit.execute.threads import pool_size
+
 PACKAGES = ("milkit", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "h5py", "safetensors")
 
 
@@ -22,6 +24,7 @@ def environment() -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "cpu_cores": os.cpu_count(),
+        "threads": pool_size() if jax.default_backend() == "cpu" else 0,
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,
         "devices": len(devices),
@@ -43,6 +46,7 @@ def decides_bits(env: dict[str, Any]) -> dict[str, Any]:
         "backend",
         "device",
         "devices",
+        "threads",
         "matmul_precision",
         "x64",
         "xla_flags",

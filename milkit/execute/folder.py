@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ _OURS = (
     *("figures", "weights", "programs", "source", "survival.json", "columns.csv", "progress.jsonl"),
     *("few_labels", "label_curve.json", "label_curve.csv"),
 )
+_GONE = ".gone"
+_HIDDEN = (".lock", ".begin", _GONE)
 _BEFORE_CONFIG = (
     *("programs", "weights", "environment.json", "cohort.json", "columns.csv", "folds.csv", "survival.json", "source"),
     "few_labels",
@@ -89,9 +92,11 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
         RunFolderError: it exists and neither option was given, it is not a run folder, or it holds another experiment.
     """
     old = out / "config.json"
-    if any(p.name != ".lock" for p in out.iterdir()):
+    if not old.exists():
+        sweep(out)  # nobody writes anything else into a folder without config.json
+    if any(p.name not in _HIDDEN for p in out.iterdir()):
         # a folder that was killed before its config.json holds nothing but what a start writes
-        started = {p.name for p in out.iterdir()} <= {".lock", *_BEFORE_CONFIG}
+        started = {p.name for p in out.iterdir()} <= {*_HIDDEN, *_BEFORE_CONFIG}
         if old.exists() and "experiment" not in read_json(old):
             raise RunFolderError(f"{old} was not written by milkit, so {out} is no run folder; give another --out.")
         if not old.exists() and not started:
@@ -104,15 +109,36 @@ def open_folder(out: Path, settings: dict[str, Any], *, resume: bool, force: boo
             )
         else:
             _same_settings(old, settings)
+            _make_folders(out)  # a --force that was killed may have taken them away
             return True
+    _make_folders(out)
+    return False
+
+
+def _make_folders(out: Path) -> None:
     (out / "programs").mkdir(exist_ok=True)
     (out / "weights").mkdir(exist_ok=True)
-    return False
+
+
+def sweep(out: Path) -> None:
+    """Take away what killed processes left half-written; nobody else may be writing to the folder."""
+    shutil.rmtree(out / _GONE, ignore_errors=True)
+    own = "|".join(map(re.escape, _OURS))
+    here = re.compile(rf"\.?({own})\.(\d+\.)?tmp|\.({own})\.\w+\.part")
+    inside = [p for name in ("programs", "weights", "source", "figures") for p in (out / name).rglob("*.tmp")]
+    for path in [*(p for p in out.iterdir() if here.fullmatch(p.name)), *inside]:
+        path.unlink(missing_ok=True)
 
 
 def _empty(out: Path) -> None:
     """Take away what milkit wrote, and nothing else that lies there."""
-    for path in (out / name for name in _OURS if (out / name).exists()):
+    if (out / "programs").exists():
+        shutil.rmtree(out / _GONE, ignore_errors=True)
+        (out / "programs").rename(out / _GONE)  # at once: a part of it must not be taken for a finished program
+    # config.json late and environment.json last: a folder without the one is a start, and neither lacks the other
+    late = ("config.json", "environment.json")
+    names = [name for name in _OURS if name not in late]
+    for path in (out / name for name in (*names, *late, _GONE) if (out / name).exists()):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -148,8 +174,12 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, *, shared: bool = False) -> Iterator[None]:
     """Make the folder and hold it against a second writer; the lock goes with the process, however it ends.
+
+    Args:
+        out: the run folder.
+        shared: share it with others that say so too, each of which writes other programs.
 
     Raises:
         RunFolderError: it cannot be made or written to, or another process is writing to it.
@@ -162,7 +192,15 @@ def locked(out: Path) -> Iterator[None]:
         raise RunFolderError(f"{out} cannot be made or written to ({why}); give another folder.") from error
     with lock as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunFolderError(f"Another process is writing to {out}; wait for it, or give another --out.") from error
+        yield
+
+
+@contextlib.contextmanager
+def beginning(out: Path) -> Iterator[None]:
+    """Among processes that share a folder, one at a time makes it or reads what another made; waits its turn."""
+    with open(out / ".begin", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -14,12 +14,15 @@ from milkit.data.study import Study
 from milkit.errors import RunFolderError
 from milkit.execute import assemble as tables
 from milkit.execute.environment import decides_bits, environment
-from milkit.execute.folder import locked, open_folder, read_json, write_bytes, write_json, write_text
+from milkit.execute.executors import HERE, Executor, Where, Work, executor
+from milkit.execute.folder import beginning, locked, open_folder, read_json, sweep, write_bytes, write_json, write_text
 from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
-from milkit.execute.program import is_done, run_program
+from milkit.execute.program import is_done
 from milkit.execute.source import kept_files, source_json
+from milkit.execute.subset import chosen
 from milkit.execute.survival import survival_json
+from milkit.execute.threads import same_pool
 from milkit.experiment import Experiment
 from milkit.task import Survival
 from milkit.track import Progress, Tracker, WandbTracker, tracking
@@ -36,6 +39,7 @@ def execute(
     track: Sequence[str] = (),
     source: Path | None = None,
     expected: Mapping[str, str] | None = None,
+    where: Where = HERE,
 ) -> Prepared:
     """Train and predict every run of an experiment; leaves tables, weights and predictions, no report yet.
 
@@ -47,13 +51,15 @@ def execute(
         track: more places to follow the study: "wandb".
         source: file that defines the experiment; kept beside the results, and needed for a model of one's own.
         expected: digests that data and folds must have (a replay's), by their names in `config.json`.
+        where: where programs run: in this process, in several, or on a Ray cluster.
 
     Raises:
         MilkitError: anything the user can mend. What had finished stays readable, and `resume` goes on from there.
         Interrupted: Ctrl-C or SIGTERM; likewise.
     """
     began = time.monotonic()
-    with interruptible() as stop:
+    with interruptible() as stop, executor(where) as runner:
+        _same_pool(out, resume)
         prepared = prepare(experiment)
         stop.check()
         files = kept_files(experiment.model, source)
@@ -62,8 +68,9 @@ def execute(
         with locked(out):
             env = environment()
             before = _begin(out, prepared, settings, files, env, resume=resume, force=force)
+            sweep(out)
             try:
-                _run_programs(prepared, out, track, stop)
+                _run_programs(prepared, out, runner, range(prepared.programs), track, stop, tables.Readable(out))
             finally:
                 # whatever ended the study, what is finished becomes readable
                 tables.assemble(out, prepared.programs)
@@ -72,6 +79,50 @@ def execute(
             tables.attention_json(prepared, out)
         stop.check()
     return prepared
+
+
+def execute_part(
+    experiment: Experiment,
+    out: Path,
+    programs: str,
+    *,
+    source: Path | None = None,
+    expected: Mapping[str, str] | None = None,
+    where: Where = HERE,
+) -> int:
+    """Run some programs of a study whose folder other processes, also on other machines, may be running others of.
+
+    The folder is made if it is not there. Its tables and report are left to a last `execute(..., resume=True)`.
+
+    Args:
+        experiment, out, source, expected, where: as for `execute`.
+        programs: which, as `milkit.execute.subset.chosen` reads it.
+
+    Returns:
+        How many programs of the whole study are not finished yet.
+
+    Raises:
+        MilkitError, Interrupted: as `execute`.
+    """
+    with interruptible() as stop, executor(where) as runner, locked(out, shared=True):
+        _same_pool(out, resume=True)
+        prepared = prepare(experiment)
+        stop.check()
+        numbers = chosen(programs, prepared.programs)
+        files = kept_files(experiment.model, source)
+        settings = _settings(prepared, files)
+        _same_data(settings, expected or {})
+        with beginning(out):
+            _begin(out, prepared, settings, files, environment(), resume=True, force=False)
+        _run_programs(prepared, out, runner, numbers, (), stop, None)
+        stop.check()
+    return sum(not is_done(out, program) for program in range(prepared.programs))
+
+
+def _same_pool(out: Path, resume: bool) -> None:
+    """Compute with as many threads as the study began with, which decides the last bits."""
+    if resume and (out / "environment.json").exists():
+        same_pool(read_json(out / "environment.json"))
 
 
 def _begin(
@@ -99,26 +150,29 @@ def _begin(
     return 0.0
 
 
-def _run_programs(prepared: Prepared, out: Path, track: Sequence[str], stop: Wish) -> None:
+def _run_programs(
+    prepared: Prepared, out: Path, runner: Executor, programs: Sequence[int], track: Sequence[str], stop: Wish,
+    readable: tables.Readable | None,
+) -> None:  # fmt: skip
     experiment = prepared.experiment
-    progress = Progress(experiment.train.epochs * prepared.programs, experiment.name or "experiment")
+    progress = Progress(experiment.train.epochs * len(programs), experiment.name or "experiment")
     trackers: list[Tracker] = []
     if "wandb" in track:
         trackers.append(WandbTracker(out, experiment.name or "experiment", config.to_json(experiment)))
+    epochs: dict[int, int] = {}
+
+    def tell(program: int, count: int, note: str) -> None:
+        epochs[program] = epochs.get(program, 0) + count
+        progress.advance(count, note)
+
+    def finished(program: int) -> None:
+        left = experiment.train.epochs - epochs.get(program, 0)
+        progress.advance(left, f"program {program + 1} of {prepared.programs} done")
+        if readable is not None:
+            readable.after(prepared.programs)
+
     with tracking(trackers, progress):
-        for program in range(prepared.programs):
-            stop.check()
-            done = 0
-
-            def tell(count: int, note: str) -> None:
-                nonlocal done
-                done += count
-                progress.advance(count, note)
-
-            if not is_done(out, program):
-                run_program(prepared, program, out, trackers, tell, stop)
-                tables.assemble(out, prepared.programs)
-            progress.advance(experiment.train.epochs - done, f"program {program + 1} of {prepared.programs} done")
+        runner.run(Work(prepared, out, trackers, tell, finished, stop), programs)
 
 
 def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
@@ -172,6 +226,8 @@ def _same_data(settings: Mapping[str, Any], expected: Mapping[str, str]) -> None
 
 def _same_environment(out: Path, now: dict[str, Any]) -> None:
     before = decides_bits(read_json(out / "environment.json"))
+    if before["threads"] is None:  # a folder of an earlier version
+        before["threads"] = now["threads"]
     differing = [f"{k} {before[k]!r} then, {v!r} now" for k, v in decides_bits(now).items() if before[k] != v]
     if differing:
         raise RunFolderError(
