@@ -41,15 +41,15 @@ def compiles() -> Compiles:
     return _total
 
 
-def _duration(event: str, seconds: float, **_: object) -> None:
+def _duration(event: str, duration_secs: float, **_: str | int) -> None:
     global _total
     if event == _COMPILED:
-        _total = Compiles(_total.count + 1, _total.seconds + seconds, _total.cached)
+        _total = Compiles(_total.count + 1, _total.seconds + duration_secs, _total.cached)
     elif event in _TRACED:
-        _total = Compiles(_total.count, _total.seconds + seconds, _total.cached)
+        _total = Compiles(_total.count, _total.seconds + duration_secs, _total.cached)
 
 
-def _event(event: str, **_: object) -> None:
+def _event(event: str, **_: str | int) -> None:
     global _total
     if event == _CACHED:
         _total = Compiles(_total.count, _total.seconds, _total.cached + 1)
