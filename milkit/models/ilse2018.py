@@ -17,14 +17,15 @@ Deviations:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
-from milkit.nn import MLP, AttentionPool, Init, linear
+from milkit.nn import MLP, AttentionPool, Init, SoftmaxSum, linear, masked_softmax, over_instances
 from milkit.types import Bags, Output
 
 
@@ -35,6 +36,7 @@ class ABMIL:
     claims: ClassVar[frozenset[str]] = frozenset({"collective"})
     """Not `standard`: attention can move to an instance that speaks against the class (Raff & Holt 2023)."""
     position_aware: ClassVar[bool] = False
+    chunked: ClassVar[bool] = True
 
     encoder: tuple[int, ...] = (512,)  # as CLAM and MIL-Lab project patch embeddings
     """Widths of the instance projection, each with ReLU; () pools the features themselves."""
@@ -72,13 +74,17 @@ class ABMILModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """All fields of `Output`; an instance's logits are those of a bag that holds it alone."""
-        h = self.encoder(bags.x, deterministic=deterministic, rngs=rngs)
-        pooled, attention = self.pool(h, bags.mask)
+
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            h = self.encoder(x, deterministic=deterministic, rngs=rngs)
+            scores = self.pool.scores(h)
+            return ((scores, h),), (scores, self.classifier(jnp.tile(h, self.heads)))
+
+        (pooled,), (scores, alone) = over_instances(bags, encode, (SoftmaxSum(),), rngs)
         embedding = pooled.reshape(pooled.shape[0], -1)
-        alone = self.classifier(jnp.tile(h, self.heads))
         return Output(
             self.classifier(embedding),
-            attention=attention,
+            attention=masked_softmax(scores, bags.mask),
             instance_logits=jnp.where(bags.mask[..., None], alone, 0),
             embedding=embedding,
         )

@@ -26,7 +26,7 @@ Deviations:
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -37,14 +37,20 @@ from milkit.fields import check_fields
 from milkit.nn import (
     MLP,
     Init,
+    LogMeanExp,
+    Max,
+    Mean,
     Pooling,
+    PowerMean,
+    Rule,
+    TopMean,
     gm_of_probabilities,
     linear,
-    masked_gm,
     masked_lse,
     masked_max,
     masked_mean,
     masked_topk,
+    over_instances,
 )
 from milkit.types import Bags, Output
 
@@ -65,17 +71,34 @@ def _check(config: "InstancePooling | EmbeddingPooling") -> None:
         )
 
 
-def _pool(
-    x: Float[Array, "b n d"], mask: Bool[Array, "b n"], config: "InstancePooling | EmbeddingPooling"
-) -> Float[Array, "b d"]:
-    """Pool by a rule that is the same in both spaces (all but `gm`)."""
-    if config.pooling == "mean":
-        return masked_mean(x, mask)
-    if config.pooling == "max":
-        return masked_max(x, mask)
-    if config.pooling == "lse":
-        return masked_lse(x, mask, config.r)
-    return masked_topk(x, mask, k=config.k, fraction=config.fraction)
+def _pool_scores(
+    logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], config: "InstancePooling"
+) -> Float[Array, "b c"]:
+    match config.pooling:
+        case "mean":
+            return masked_mean(logits, mask)
+        case "max":
+            return masked_max(logits, mask)
+        case "lse":
+            return masked_lse(logits, mask, config.r)
+        case "gm":
+            return gm_of_probabilities(logits, mask, config.r)
+        case "topk":
+            return masked_topk(logits, mask, k=config.k, fraction=config.fraction)
+
+
+def _rule(config: "EmbeddingPooling") -> Rule:
+    match config.pooling:
+        case "mean":
+            return Mean()
+        case "max":
+            return Max()
+        case "lse":
+            return LogMeanExp(config.r)
+        case "gm":
+            return PowerMean(config.r)
+        case "topk":
+            return TopMean(config.k, config.fraction)
 
 
 @dataclass(frozen=True)
@@ -83,6 +106,7 @@ class InstancePooling:
     """Score every instance, pool the scores. With `encoder=()` the linear instance model."""
 
     position_aware: ClassVar[bool] = False
+    chunked: ClassVar[bool] = True
 
     pooling: Pooling = "max"
     encoder: tuple[int, ...] = (512,)  # MeanMIL and MaxMIL of Tang et al. (2024)
@@ -123,12 +147,15 @@ class InstancePoolingModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits and instance logits; there is no attention and no bag embedding."""
-        scores = self.scorer(self.encoder(bags.x, deterministic=deterministic, rngs=rngs))
-        if self.config.pooling == "gm":
-            logits = gm_of_probabilities(scores, bags.mask, self.config.r)
-        else:
-            logits = _pool(scores, bags.mask, self.config)
-        return Output(logits, instance_logits=jnp.where(bags.mask[..., None], scores, 0))
+
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            return (), self.scorer(self.encoder(x, deterministic=deterministic, rngs=rngs))
+
+        # scores are few numbers an instance: those of a long bag are kept and pooled at once
+        _, scores = over_instances(bags, encode, (), rngs)
+        return Output(
+            _pool_scores(scores, bags.mask, self.config), instance_logits=jnp.where(bags.mask[..., None], scores, 0)
+        )
 
 
 @dataclass(frozen=True)
@@ -165,6 +192,11 @@ class EmbeddingPooling:
         if self.dropout and not (self.encoder or self.head):
             raise ConfigError(f"dropout={self.dropout} acts after hidden layers, but encoder=() and head=() have none.")
 
+    @property
+    def chunked(self) -> bool:
+        """Whether long bags can be read in chunks: not if a share of all values of a bag must be kept."""
+        return not self.fraction
+
     def build(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> "EmbeddingPoolingModule":
         """Make the module for bags of `in_features` and `out_features` logits."""
         return EmbeddingPoolingModule(self, in_features, out_features, rngs=rngs)
@@ -182,14 +214,14 @@ class EmbeddingPoolingModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits and the pooled embedding; an instance's logits are those of a bag that holds it alone."""
-        embeddings = self.encoder(bags.x, deterministic=deterministic, rngs=rngs)
-        if self.config.pooling == "gm":
-            pooled = masked_gm(embeddings, bags.mask, self.config.r)
-        else:
-            pooled = _pool(embeddings, bags.mask, self.config)
 
-        def classify(z: Float[Array, "*shape e"]) -> Float[Array, "*shape c"]:
+        def classify(z: Float[Array, "*shape e"], rngs: nnx.Rngs | None) -> Float[Array, "*shape c"]:
             return self.classifier(self.head(z, deterministic=deterministic, rngs=rngs))
 
-        instance_logits = jnp.where(bags.mask[..., None], classify(embeddings), 0)
-        return Output(classify(pooled), instance_logits=instance_logits, embedding=pooled)
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            h = self.encoder(x, deterministic=deterministic, rngs=rngs)
+            return (h,), classify(h, rngs)
+
+        (pooled,), alone = over_instances(bags, encode, (_rule(self.config),), rngs)
+        instance_logits = jnp.where(bags.mask[..., None], alone, 0)
+        return Output(classify(pooled, rngs), instance_logits=instance_logits, embedding=pooled)

@@ -22,7 +22,7 @@ Deviations:
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,24 +33,24 @@ from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import (
     Init,
+    LogMeanExp,
+    Max,
+    Mean,
+    Rule,
     dropout_or_none,
     gm_of_probabilities,
     linear,
     lse_of_probabilities,
-    masked_lse,
     masked_max,
-    masked_mean,
+    over_instances,
 )
 from milkit.types import Bags, Batch, Output
 
 WangPooling = Literal["max", "mean", "lse"]
 
 
-def _pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"], how: WangPooling) -> Float[Array, "b d"]:
-    """Pool features by one of the authors' three rules; their lse has r = 1."""
-    if how == "max":
-        return masked_max(x, mask)
-    return masked_mean(x, mask) if how == "mean" else masked_lse(x, mask, 1.0)
+_RULES: dict[WangPooling, Rule] = {"max": Max(), "mean": Mean(), "lse": LogMeanExp(1.0)}
+"""The authors' three rules for features; their lse has r = 1."""
 
 
 def _pool_scores(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], how: WangPooling) -> Float[Array, "b c"]:
@@ -93,6 +93,7 @@ class InstanceNet:
     """mi-Net: score every instance, pool the scores."""
 
     position_aware: ClassVar[bool] = False
+    chunked: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (256, 128, 64)  # the paper's
     pooling: WangPooling = "max"  # the authors' default
@@ -124,8 +125,12 @@ class InstanceNetModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits and instance logits; there is no attention and no bag embedding."""
-        (h,) = self.trunk(bags.x, deterministic, rngs, every=False)
-        scores = self.scorer(h)
+
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            return (), self.scorer(self.trunk(x, deterministic, rngs, every=False)[0])
+
+        # scores are few numbers an instance: those of a long bag are kept and pooled at once
+        _, scores = over_instances(bags, encode, (), rngs)
         logits = _pool_scores(scores, bags.mask, self.pooling)
         return Output(logits, instance_logits=jnp.where(bags.mask[..., None], scores, 0))
 
@@ -138,6 +143,7 @@ class BagNet:
     """A pooled feature may count against the class, so an instance can undo a positive bag, whatever the
     pooling."""
     position_aware: ClassVar[bool] = False
+    chunked: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (256, 128, 64)  # the paper's
     pooling: WangPooling = "max"  # the authors' default
@@ -163,9 +169,13 @@ class BagNetModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits and the pooled embedding; an instance's logits are those of a bag that holds it alone."""
-        (h,) = self.trunk(bags.x, deterministic, rngs, every=False)
-        embedding = _pool(h, bags.mask, self.pooling)
-        instance_logits = jnp.where(bags.mask[..., None], self.classifier(h), 0)
+
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            hs = self.trunk(x, deterministic, rngs, every=False)
+            return hs, self.classifier(hs[0])
+
+        (embedding,), alone = over_instances(bags, encode, (_RULES[self.pooling],), rngs)
+        instance_logits = jnp.where(bags.mask[..., None], alone, 0)
         return Output(self.classifier(embedding), instance_logits=instance_logits, embedding=embedding)
 
 
@@ -181,6 +191,7 @@ class BagNetDS:
 
     claims: ClassVar[frozenset[str]] = frozenset({"collective"})
     position_aware: ClassVar[bool] = False
+    chunked: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (256, 128, 64)  # the paper's
     pooling: WangPooling = "max"  # the authors' default
@@ -228,13 +239,16 @@ class BagNetDSModule(nnx.Module):
 
         An instance's logits are those of a bag that holds it alone.
         """
-        hs = self.trunk(bags.x, deterministic, rngs, every=True)
-        pooled = [_pool(h, bags.mask, self.pooling) for h in hs]
+
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            hs = self.trunk(x, deterministic, rngs, every=True)
+            return hs, self._mean(jnp.stack([head(h) for head, h in zip(self.classifiers, hs, strict=True)], 2))
+
+        pooled, alone = over_instances(bags, encode, [_RULES[self.pooling]] * len(self.classifiers), rngs)
         levels = jnp.stack([head(z) for head, z in zip(self.classifiers, pooled, strict=True)], 1)
-        alone = jnp.stack([head(h) for head, h in zip(self.classifiers, hs, strict=True)], 2)
         return Output(
             self._mean(levels),
-            instance_logits=jnp.where(bags.mask[..., None], self._mean(alone), 0),
+            instance_logits=jnp.where(bags.mask[..., None], alone, 0),
             embedding=pooled[-1],
             extras={"level_logits": levels},
         )
@@ -246,6 +260,7 @@ class BagNetRC:
 
     claims: ClassVar[frozenset[str]] = frozenset({"collective"})
     position_aware: ClassVar[bool] = False
+    chunked: ClassVar[bool] = True
 
     widths: tuple[int, ...] = (128, 128, 128)  # the paper's; equal, as they are added
     pooling: WangPooling = "max"  # the authors' default
@@ -273,9 +288,14 @@ class BagNetRCModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits and the summed embedding; an instance's logits are those of a bag that holds it alone."""
-        hs = self.trunk(bags.x, deterministic, rngs, every=True)
-        embedding = sum((_pool(h, bags.mask, self.pooling) for h in hs[1:]), _pool(hs[0], bags.mask, self.pooling))
-        alone = self.classifier(sum(hs[1:], hs[0]))
+
+        def encode(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> tuple[Any, Any]:
+            hs = self.trunk(x, deterministic, rngs, every=True)
+            return hs, self.classifier(sum(hs[1:], hs[0]))
+
+        levels = len(self.trunk.layers)
+        pooled, alone = over_instances(bags, encode, [_RULES[self.pooling]] * levels, rngs)
+        embedding = sum(pooled[1:], pooled[0])
         return Output(
             self.classifier(embedding),
             instance_logits=jnp.where(bags.mask[..., None], alone, 0),

@@ -1,6 +1,7 @@
 """Blocks that two or more models share."""
 
 from milkit.nn.attention import AttentionPool
+from milkit.nn.chunks import LongBags, over_instances
 from milkit.nn.dropout import Dropout, Rate, dropout_or_none
 from milkit.nn.initialisers import Init, linear, torch_bias, torch_kernel
 from milkit.nn.masked import (
@@ -16,14 +17,23 @@ from milkit.nn.masked import (
     masked_topk,
 )
 from milkit.nn.mlp import MLP
+from milkit.nn.running import LogMeanExp, Max, Mean, PowerMean, Rule, SoftmaxSum, TopMean
 
 __all__ = [
     "MLP",
     "AttentionPool",
     "Dropout",
     "Init",
+    "LogMeanExp",
+    "LongBags",
+    "Max",
+    "Mean",
     "Pooling",
+    "PowerMean",
     "Rate",
+    "Rule",
+    "SoftmaxSum",
+    "TopMean",
     "dropout_or_none",
     "gm_of_probabilities",
     "linear",
@@ -35,6 +45,7 @@ __all__ = [
     "masked_sd",
     "masked_softmax",
     "masked_topk",
+    "over_instances",
     "torch_bias",
     "torch_kernel",
 ]

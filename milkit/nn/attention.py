@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.nn.initialisers import Init, linear
 from milkit.nn.masked import masked_softmax
+from milkit.nn.running import weighted_sum
 
 
 class AttentionPool(nnx.Module):
@@ -41,8 +42,12 @@ class AttentionPool(nnx.Module):
         A head's weights sum to 1 over real instances and are 0 on padding; a bag that is all padding gives
         zeros.
         """
+        attention = masked_softmax(self.scores(h), mask)
+        return weighted_sum(attention, h), attention
+
+    def scores(self, h: Float[Array, "b n e"]) -> Float[Array, "b n k"]:
+        """What the softmax is taken of: for models that pool with `over_instances`."""
         hidden = jnp.tanh(self.tanh(h))
         if self.gate is not None:
             hidden = hidden * jax.nn.sigmoid(self.gate(h))
-        attention = masked_softmax(self.score(hidden), mask)
-        return jnp.einsum("bnk,bne->bke", attention, h), attention
+        return self.score(hidden)
