@@ -88,10 +88,9 @@ def gather(
     place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (len(index), length))
     mask = (place < n) & (weight > 0)[:, None]
     if key is not None and train is not None and train.max_instances is not None:
-        place = jnp.where(n > length, _subsample(key, n, length), place)
+        place = jnp.where(n > length, subsample(key, n, length), place)
     if key is not None and train is not None and train.instance_dropout > 0.0:
-        draw = jnp.where(mask, jax.random.uniform(jax.random.fold_in(key, 1), mask.shape), -1.0)
-        mask &= (draw >= train.instance_dropout) | (draw == draw.max(-1, keepdims=True))
+        mask = drop_instances(key, mask, train.instance_dropout)
     rows = data.offsets[index][:, None] + place
     x = scaled(hyper, jnp.take(data.x, rows, axis=0, mode="clip"), mask)
     xy = None
@@ -108,7 +107,13 @@ def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Fl
     return jnp.where(mask[..., None], x, 0.0)
 
 
-def _subsample(key: Key[Array, ""], n: Int[Array, "b 1"], length: int) -> Int[Array, "b n"]:
+def drop_instances(key: Key[Array, ""], mask: Bool[Array, "b n"], rate: float) -> Bool[Array, "b n"]:
+    """The mask of a training step: each instance is left out with chance `rate`, one always stays."""
+    draw = jnp.where(mask, jax.random.uniform(jax.random.fold_in(key, 1), mask.shape), -1.0)
+    return mask & ((draw >= rate) | (draw == draw.max(-1, keepdims=True)))
+
+
+def subsample(key: Key[Array, ""], n: Int[Array, "b 1"], length: int) -> Int[Array, "b n"]:
     """`length` different instances out of n > length, each with the same chance, in O(length).
 
     The bag is cut into `length` runs of neighbours, one instance is drawn from each, and the whole is rotated by a
@@ -181,47 +186,50 @@ def step_on(
     (total, (values, buffers)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     seen = jnp.sum(weight)
     alive = ~(state.finished | state.failed) & (seen > 0)
-    # a sum is finite only if all of its terms are; a finite loss can have a gradient that is not
-    finite = jnp.isfinite(total) & jnp.isfinite(sum(jnp.sum(g) for g in jax.tree.leaves(gradient)))
-    new = _move(setup.train, hyper, state._replace(buffers=buffers), gradient, seen, update)
-    bad = alive & ~finite
-    kept = keep_where(alive & finite, new, state)
+    finite = jnp.isfinite(total)
+    if careful:  # a sum is finite only if all of its terms are; a finite loss can have a gradient that is not
+        finite &= jnp.isfinite(sum(jnp.sum(g) for g in jax.tree.leaves(gradient)))
+    bad, counts = alive & ~finite, alive & finite
+    kept = _move(setup.train, hyper, counts, state, gradient, seen, update)
     kept = kept._replace(
+        buffers=keep_where(counts, buffers, state.buffers),
         failed=state.failed | bad,
         failed_epoch=jnp.where(bad, epoch, state.failed_epoch),
         failed_step=jnp.where(bad, step, state.failed_step),
         failed_bag=jnp.where(bad, index[jnp.argmax(~jnp.isfinite(values))], state.failed_bag),
     )
-    counts = alive & finite
     return kept, (jnp.where(counts, total, 0.0), jnp.where(counts, seen, 0.0))
 
 
 def _move(
     train: Train,
     hyper: Hyper,
+    go: Bool[Array, ""],
     state: RunState,
     gradient: Any,
     seen: Float[Array, ""],
     update: Bool[Array, ""],
 ) -> RunState:
-    """Add a step's summed gradient and, where `update` says so, turn the sum into an update."""
+    """Add a step's summed gradient and, where `update` says so, turn the sum into an update; nothing without `go`."""
     if train.accumulate == 1:
-        mean = jax.tree.map(lambda g: g / jnp.maximum(seen, 1.0), gradient)
-        params, optimizer = optim.apply(train, hyper.rate, state.updates, mean, state.optimizer, state.params)
-        return state._replace(params=params, optimizer=optimizer, updates=state.updates + 1)
+        return _updated(train, hyper, go, state, gradient, seen)
     total = jax.tree.map(jnp.add, state.gradient, gradient)
     weight = state.gradient_weight + seen
-    mean = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), total)
-    params, optimizer = optim.apply(train, hyper.rate, state.updates, mean, state.optimizer, state.params)
-    waiting = state._replace(gradient=total, gradient_weight=weight)
-    moved = state._replace(
-        params=params,
-        optimizer=optimizer,
-        updates=state.updates + 1,
-        gradient=jax.tree.map(jnp.zeros_like, total),
-        gradient_weight=jnp.zeros_like(weight),
+    moved = _updated(train, hyper, go & update, state, total, weight)
+    left = keep_where(update, jax.tree.map(jnp.zeros_like, total), total)
+    return moved._replace(
+        gradient=keep_where(go, left, state.gradient),
+        gradient_weight=jnp.where(go, jnp.where(update, 0.0, weight), state.gradient_weight),
     )
-    return keep_where(update, moved, waiting)
+
+
+def _updated(
+    train: Train, hyper: Hyper, go: Bool[Array, ""], state: RunState, total: Any, weight: Float[Array, ""]
+) -> RunState:
+    share = 1.0 / jnp.maximum(weight, 1.0)
+    mean = jax.tree.map(lambda g: g * share.astype(g.dtype), total)
+    params, optimizer = optim.apply(train, hyper.rate, go, state.updates, mean, state.optimizer, state.params)
+    return state._replace(params=params, optimizer=optimizer, updates=state.updates + go)
 
 
 def keep_where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:

@@ -20,7 +20,7 @@ from milkit.train.config import Adam, Sgd, Train
 from milkit.train.engine import run_key, train_epoch
 from milkit.train.fit import fit, start
 from milkit.train.state import forward, graph_of, initial_state
-from milkit.train.step import _subsample, gather, judge_epoch, train_step
+from milkit.train.step import subsample, gather, judge_epoch, train_step
 from milkit.types import Bags, Output
 
 
@@ -155,9 +155,9 @@ def test_standardised_features_have_mean_zero_and_sd_one_on_the_runs_own_trainin
         np.testing.assert_allclose(x.std(0), 1.0, rtol=1e-5)
 
 
-def test_subsample_draws_without_replacement_and_all_instances_alike():
+def testsubsample_draws_without_replacement_and_all_instances_alike():
     n, length = 11, 4
-    draw = jax.jit(jax.vmap(lambda k: _subsample(k, jnp.array([[n]]), length)[0]))
+    draw = jax.jit(jax.vmap(lambda k: subsample(k, jnp.array([[n]]), length)[0]))
     places = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
     assert all(len(set(row)) == length for row in places[:200].tolist())
     share = np.bincount(places.ravel(), minlength=n) / len(places)
@@ -367,7 +367,7 @@ def test_what_a_run_learns_from_is_its_own_training_part(experiment):
         assert (float(hyper.rate.warmup), float(hyper.rate.horizon)) == (updates, 4 * updates)
 
 
-def test_long_bags_are_subsampled_in_training_only(experiment):
+def test_long_bags_aresubsampled_in_training_only(experiment):
     train = replace(experiment.train, max_instances=3)
     data = prepare(replace(experiment, train=train))
     assert data.engine.layout.rungs[-1] == 3
