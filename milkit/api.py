@@ -8,18 +8,21 @@ from typing import Any
 
 from milkit import config
 from milkit.errors import ConfigError
+from milkit.execute.executors import HERE, Where
 from milkit.execute.folder import read_json
 from milkit.execute.imports import import_file, own_classes
-from milkit.execute.run import execute
+from milkit.execute.run import execute, execute_part
 from milkit.execute.source import EXPERIMENT_FILE
 from milkit.experiment import Experiment, allowed_types
 from milkit.keep.actions import evaluate, finalize, load_model, predict
 from milkit.report import write_report
 from milkit.report.compare_runs import compare
+from milkit.report.label_curve import write_label_curve
 from milkit.report.results import write_results
 
 __all__ = [
     "Stated",
+    "Where",
     "compare",
     "evaluate",
     "experiments",
@@ -29,6 +32,7 @@ __all__ = [
     "replay",
     "report",
     "run",
+    "run_part",
 ]
 
 
@@ -41,6 +45,7 @@ def run(
     track: Sequence[str] = (),
     source: str | Path | None = None,
     expected: Mapping[str, str] | None = None,
+    where: Where = HERE,
 ) -> dict[str, Any]:
     """Train, select, predict, measure and report one experiment.
 
@@ -52,14 +57,39 @@ def run(
         track: further trackers, such as ("wandb",).
         source: the file that defines the experiment (a model class of your own needs it for replays).
         expected: digests of data and folds that must be met (`Stated.expected`).
+        where: where programs run, such as `Where("processes", workers=4)`.
 
     Returns:
         What `results.json` holds.
     """
     out = Path(out)
     file = None if source is None else Path(source)
-    execute(experiment, out, resume=resume, force=force, track=track, source=file, expected=expected)
+    execute(experiment, out, resume=resume, force=force, track=track, source=file, expected=expected, where=where)
     return report(out)
+
+
+def run_part(
+    experiment: Experiment,
+    out: str | Path,
+    programs: str,
+    *,
+    source: str | Path | None = None,
+    expected: Mapping[str, str] | None = None,
+    where: Where = HERE,
+) -> int:
+    """Run some programs of an experiment in a folder that other processes run others of, such as a Slurm array's.
+
+    When all are done, `run(..., resume=True)` makes tables and report.
+
+    Args:
+        experiment, out, source, expected, where: as for `run`.
+        programs: numbers from 0, such as "3", "0-3" or "0,4,7"; or a share, "2/8".
+
+    Returns:
+        How many programs of the whole study are left.
+    """
+    file = None if source is None else Path(source)
+    return execute_part(experiment, Path(out), programs, source=file, expected=expected, where=where)
 
 
 def report(out: str | Path, *, groups: Sequence[str] | None = None, sensitivity: float | None = None) -> dict[str, Any]:
@@ -75,6 +105,7 @@ def report(out: str | Path, *, groups: Sequence[str] | None = None, sensitivity:
     """
     out = Path(out)
     results = write_results(out, groups=groups, sensitivity=sensitivity)
+    write_label_curve(out, results)
     write_report(out)
     return results
 

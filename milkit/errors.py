@@ -29,6 +29,10 @@ class NonFiniteError(MilkitError):
     """A loss became NaN or infinite; names the run, the step and the bag."""
 
 
+class WorkerError(MilkitError):
+    """Processes or machines that run programs of a study died, or cannot be had."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended a study in good order: what had finished is readable and can be resumed.
 

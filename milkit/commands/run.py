@@ -23,6 +23,11 @@ options:
   --out DIR        run folder (default: runs/NAME); with several experiments, their folders are made inside it
   --resume         go on with a study that was interrupted
   --force          replace the run that is in the folder
+  --executor NAME  where programs run: local (default), processes (one a core) or ray (a cluster; docs/executors.md)
+  --workers N      programs at a time, with --executor processes or ray (default: the usable cores)
+  --ray-address A  a running Ray cluster, such as auto or HOST:6379 (default: $RAY_ADDRESS, else one of this machine)
+  --programs LIST  run only some programs (3, 0-3, 0,4,7; or 2/8, a share) of a folder that other processes run others
+                   of, such as a Slurm array; `milkit run RUN --resume` then makes tables and report
   --track wandb    follow it in Weights & Biases too (offline, unless WANDB_MODE says otherwise)
   --trust-source   replay a run whose model is defined in its saved experiment file (this runs that file's code)
 
@@ -37,6 +42,9 @@ examples:
   milkit run experiments/ilse2018_classic.py:musk1_gated:musk1_attention --seeds 3 --out runs/ilse
   milkit run runs/demo --out runs/again
 """
+
+
+_ALL_DONE = "all programs are done; `milkit run {} --resume` makes tables and report"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,10 +70,16 @@ def main(arguments: list[str]) -> int:
     own.add_argument("--resume", action="store_true")
     own.add_argument("--force", action="store_true")
     own.add_argument("--trust-source", action="store_true")
+    own.add_argument("--executor", default="local")
+    own.add_argument("--workers", type=int)
+    own.add_argument("--ray-address")
+    own.add_argument("--programs")
     own.add_argument("--track", action="append", choices=["wandb"], default=[])
     options, overrides = own.parse_known_args(rest)
     if options.resume and options.force:
         raise ConfigError("--resume goes on with a run and --force throws it away; give one of them.")
+    if options.programs and (options.force or options.track):
+        raise ConfigError("--programs runs a part of a study that others share; it takes neither --force nor --track.")
 
     with interruptible() as stop:  # from here on: JAX may drop a Ctrl-C while it is imported, too
         _run(targets, options, overrides, stop)
@@ -77,16 +91,25 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
     from milkit.commands.overrides import override
     from milkit.commands.show import summary
     from milkit.execute.compiled import keep_compiled
+    from milkit.execute.executors import Where
 
     keep_compiled()
+    where = Where(options.executor, options.workers, options.ray_address)
     found: list[api.Stated] = []
     for target in targets:
         found += _find(target, trust_source=options.trust_source)
     # all overrides and folders are understood before the first study starts
     studies = [(s, override(s.experiment, overrides, f"milkit run {targets[0]}")) for s in found]
-    folders = _folders(found, options.out, resume=options.resume)
+    folders = _folders(found, options.out, resume=options.resume or options.programs is not None)
     for (stated, experiment), out in zip(studies, folders, strict=True):
         stop.check()
+        expected = {} if overrides else stated.expected  # a varied replay is another study
+        if options.programs is not None:
+            left = api.run_part(
+                experiment, out, options.programs, source=stated.source, expected=expected, where=where
+            )  # fmt: skip
+            print(f"programs {options.programs} are done, {left} others are left" if left else _ALL_DONE.format(out))
+            continue
         results = api.run(
             experiment,
             out,
@@ -94,7 +117,8 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
             force=options.force,
             track=tuple(options.track),
             source=stated.source,
-            expected={} if overrides else stated.expected,  # a varied replay is another study
+            expected=expected,
+            where=where,
         )
         print(summary(results, out))
     stop.check()

@@ -17,9 +17,9 @@ from milkit import config
 from milkit.data.memory import InMemory
 from milkit.data.study import Study
 from milkit.errors import ConfigError, RunFolderError
+from milkit.execute.digest import data_digest
 from milkit.execute.environment import decides_bits, environment
 from milkit.execute.prepare import Prepared, prepare
-from milkit.execute.run import data_digest
 from milkit.experiment import Experiment
 from milkit.keep.decide import centres_of, decide
 from milkit.keep.features import feature_facts

@@ -4,10 +4,10 @@ Programs are independent of each other, so they may run anywhere, in any order a
 one process, goes on from its checkpoint if it was cut off, and leaves its part of the run folder whole or not at all.
 """
 
-from milkit.execute.executors.base import HERE, NAMES, Executor, Where, Work
+from milkit.execute.executors.base import HERE, IN_WORKER, NAMES, Executor, Where, Work
 from milkit.execute.executors.local import Local
 
-__all__ = ["HERE", "NAMES", "Executor", "Where", "Work", "executor"]
+__all__ = ["HERE", "IN_WORKER", "NAMES", "Executor", "Where", "Work", "executor"]
 
 
 def executor(where: Where) -> Executor:

@@ -12,6 +12,8 @@ from milkit.execute.program import is_done, program_folder, run_program
 from milkit.track import Tracker
 
 NAMES = ("local", "processes", "ray")
+IN_WORKER = "MILKIT_WORKER"
+"""Environment variable that worker processes carry: inside them no study may be started."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""A worker process: builds the study from its run folder, then runs the programs it is told to, one at a time.
+
+It is told by JSON lines on standard input and answers by JSON lines on what was its standard output; anything printed
+(by an experiment's file, say) goes to standard error. When standard input ends, the process that started it is dead,
+and the worker ends at once: every file is whole or absent, and programs go on from their checkpoints.
+
+    told      {"program": n, "study": text}   run it; a new `study` means that the folder got more programs
+              {"stop": true}                  end the running program after its epoch, with a checkpoint
+    answers   {"ready": true}, {"epoch": rows}, {"tell": [epochs, note]}, {"done": n},
+              {"stopped": where}, {"error": [class, message]}, {"bug": traceback}
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from milkit.errors import MilkitError
+from milkit.execute.executors.base import run_once
+from milkit.execute.executors.handover import rebuild
+from milkit.execute.prepare import Prepared
+
+
+class _Line:
+    """The line to the process that started this one."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)  # whatever is printed from here on
+        self.hello = json.loads(sys.stdin.readline() or "null")
+        self.stopping = threading.Event()
+        self.told: queue.Queue[dict[str, Any]] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if "stop" in message:
+                self.stopping.set()
+            self.told.put(message)
+        os._exit(1)
+
+    def say(self, **message: Any) -> None:
+        """Send a message."""
+        self._out.write(json.dumps(message, default=float) + "\n")
+
+
+class _Epochs:
+    """Passes epochs on to the trackers of the process that started this one."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    def epoch(self, rows: list[dict[str, Any]]) -> None:
+        """One epoch of a program."""
+        self._line.say(epoch=rows)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    line = _Line()
+    try:
+        _serve(line)
+    except MilkitError as error:
+        line.say(error=[type(error).__name__, str(error)])
+    except KeyboardInterrupt as where:
+        line.say(stopped=str(where))
+    except Exception:
+        line.say(bug=traceback.format_exc())
+
+
+def _serve(line: _Line) -> None:
+    _set_jax(line.hello)
+    out = Path(line.hello["out"])
+    prepared, built = _study(line), line.hello["study"]
+    line.say(ready=True)
+    trackers: list[Any] = [_Epochs(line)] if line.hello["tracked"] else []
+    while True:
+        told = line.told.get()
+        if line.stopping.is_set():
+            raise KeyboardInterrupt
+        if told["study"] != built:
+            prepared, built = _study(line), told["study"]
+
+        def tell(epochs: int, note: str) -> None:
+            line.say(tell=[epochs, note])
+
+        run_once(prepared, told["program"], out, trackers, tell, line.stopping.is_set)
+        line.say(done=told["program"])
+
+
+def _study(line: _Line) -> Prepared:
+    bags = line.hello["bags"]
+    return rebuild(Path(line.hello["out"]), None if bags is None else Path(bags), line.hello["bits"])
+
+
+def _set_jax(hello: dict[str, Any]) -> None:
+    """JAX as it is set in the process that started this one."""
+    import jax
+
+    for name, value in hello["jax"].items():
+        jax.config.update(name, value)
+
+
+if __name__ == "__main__":
+    main()
