@@ -106,14 +106,15 @@ def assemble(out: Path, programs: int) -> int:
     Returns:
         How many programs are finished.
     """
-    folders = [program_folder(out, p) for p in range(programs) if is_done(out, p)]
+    finished = [program_folder(out, p) for p in range(programs) if is_done(out, p)]
+    folders = [f for f in finished if (f / "predictions.csv").exists()]  # trials of a search are trained only
     rows = {f: json.loads((f / "done.json").read_text()) for f in folders}
     few = [f for f in folders if rows[f][0].get("labels")]
     _tables(out, {f: rows[f] for f in folders if f not in few})
     if few:
         (out / FEW_LABELS).mkdir(exist_ok=True)
         _tables(out / FEW_LABELS, {f: rows[f] for f in few})
-    return len(folders)
+    return len(finished)
 
 
 def _tables(out: Path, done: dict[Path, list[dict[str, Any]]]) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -120,6 +121,14 @@ class Prepared:
     def split(self, run: Run) -> Split:
         """The split of a run."""
         return self.splits[run.split]
+
+    def of(self, program: int) -> "Prepared":
+        """The part of the study that a program belongs to: programs of a search may differ in model and settings."""
+        return self
+
+    def predict(self, program: int, out: Path) -> bool:
+        """Predict and write a program whose runs were trained before, as trials of a search; False if none were."""
+        return False
 
     def hyper_of(self, run: Run) -> Hyper:
         """What a run does not share with the others."""

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from milkit.errors import NonFiniteError
+from milkit.execute.environment import seconds_from
 from milkit.execute.folder import write_bytes, write_text
 from milkit.execute.optimism import Onlooker
 from milkit.execute.prepare import Prepared, Run
@@ -18,13 +19,18 @@ from milkit.execute.survival import cuts_on_training
 from milkit.track import Tracker, history_lines
 from milkit.train import checkpoint
 from milkit.train.engine import EpochLog, Group
-from milkit.train.fit import fit, start
+from milkit.train.fit import fit
 from milkit.train.state import RunState
 from milkit.watch.program import ProgramProgress
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = seconds_from("MILKIT_CHECKPOINT_SECONDS", 60.0)
 TOP_INSTANCES = 10
 CHECKPOINT = "checkpoint.safetensors"
+OPTIMISTIC = "optimistic.json"
+ORDER = ("validation", "last", "optimistic")
+"""Selections, the study's own first."""
+Fit = tuple[Any, Any, np.ndarray]
+"""Parameters, buffers and epoch (from 1) of each run of a program."""
 
 
 def program_folder(out: Path, program: int) -> Path:
@@ -55,29 +61,29 @@ def run_program(
         KeyboardInterrupt: `stop` said so; its text says how far the program is.
         NonFiniteError: a loss was not finite; names run, epoch, step and bag; best weights so far are kept.
     """
+    prepared = prepared.of(program)
     folder = program_folder(out, program)
     folder.mkdir(parents=True, exist_ok=True)
+    if prepared.predict(program, out):
+        return
     runs = prepared.members(program)
     group = prepared.group(program)
     progress = _progress(prepared, program, folder, runs)
     state, best_on_test = _fit(prepared, program, group, out, trackers, tell, stop, progress)
-    progress.predicting()
-    fits = {"last": (state.params, state.buffers, _epochs_trained(folder, runs))}
+    fits = {"last": (state.params, state.buffers, epochs_trained(folder, runs))}
     if prepared.selects:
         fits["validation"] = (state.best_params, state.best_buffers, np.asarray(state.best_epoch) + 1)
     if best_on_test is not None:
         epochs = np.asarray(best_on_test["best_epoch"]) + 1
         fits["optimistic"] = (best_on_test["best_params"], best_on_test["best_buffers"], epochs)
-    order: list[str] = [s for s in ("validation", "last", "optimistic") if s in fits]
-    seen = {s: _predict(prepared, group, fits[s], runs) for s in order}
-    write_bytes(
-        out / "weights" / f"{program:04d}.safetensors",
-        checkpoint.to_bytes(
-            {s: {"params": fits[s][0], "buffers": fits[s][1]} for s in order},
-            {"program": program, "runs": [r.name for r in runs], "axis": "first axis is the run"},
-        ),
-    )
-    _write_part(prepared, folder, runs, order, seen)
+    order: list[str] = [s for s in ORDER if s in fits]
+    write_weights(out, program, runs, {s: fits[s] for s in order})
+    if prepared.tests:
+        progress.predicting()
+        seen = {s: predict_parts(prepared, group, fits[s], runs) for s in order}
+        write_part(prepared, folder, runs, order, seen)
+    elif best_on_test is not None:
+        _write_optimistic(folder, runs, best_on_test)
     _write_done(prepared, folder, runs, state)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     progress.done()
@@ -89,10 +95,10 @@ def _fit(
 ) -> tuple[RunState, dict[str, Any] | None]:  # fmt: skip
     """Fit a group, from its checkpoint if there is one; also what an `Onlooker` saw, if the experiment wants one."""
     folder, runs = program_folder(out, program), prepared.members(program)
-    engine, study = prepared.engine, prepared.study
+    engine = prepared.engine
     parts = [s.validation for s in prepared.plan.splits]
     validation = engine.part(group.validation, parts) if prepared.selects else None
-    state = start(engine, prepared.experiment.model, study.features, prepared.out_features, group)
+    state = prepared.first_state(program, group)
     onlooker = None if prepared.optimistic is None else Onlooker(prepared, program, group, state)
     file = folder / CHECKPOINT
     history = _History(folder / "history.jsonl")
@@ -102,7 +108,7 @@ def _fit(
         state, first = kept["state"], int(note["epochs"])
         if onlooker is not None:
             onlooker.best = kept["onlooker"]
-        failed = np.flatnonzero(np.asarray(state.failed)[: len(runs)])
+        failed = _ends_it(prepared, runs, state.failed)
         if len(failed):  # it stopped there, and would again
             _stop(prepared, runs, state, int(failed[0]), file)
         tell(first, "resumed")
@@ -119,7 +125,7 @@ def _fit(
         if onlooker is not None:
             onlooker.look(epoch, state)
         tell(1, _note(rows))
-        failed = np.flatnonzero(np.asarray(log.failed)[: len(runs)])
+        failed = _ends_it(prepared, runs, log.failed)
         stopping = stop()
         progress.epoch(epoch + 1, rows, now=stopping or len(failed) > 0)
         if len(failed) or stopping or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -134,6 +140,11 @@ def _fit(
     state = fit(engine, group, state, validation, on_epoch, first)
     history.flush()
     return state, None if onlooker is None else onlooker.best
+
+
+def _ends_it(prepared: Prepared, runs: tuple[Run, ...], failed: Any) -> np.ndarray:
+    """Slots of the runs whose failure ends the study; a trial of a search that fails has only lost."""
+    return np.flatnonzero(np.asarray(failed)[: len(runs)]) if prepared.tests else np.zeros(0, int)
 
 
 def _progress(prepared: Prepared, program: int, folder: Path, runs: tuple[Run, ...]) -> ProgramProgress:
@@ -194,6 +205,7 @@ def _history_rows(
             "inner": run.inner,
             "seed": run.seed,
             **_few(run),
+            **_trial(run),
             "program": program,
             "fit": "validation",
             "epoch": epoch + 1,
@@ -210,6 +222,11 @@ def _history_rows(
 def _few(run: Run) -> dict[str, int]:
     """What only rows of runs with few labels say."""
     return {"labels": run.labels, "draw": run.draw} if run.labels else {}
+
+
+def _trial(run: Run) -> dict[str, int]:
+    """What only rows of a search's trials say."""
+    return {} if run.trial < 0 else {"trial": run.trial}
 
 
 def _note(rows: list[dict[str, Any]]) -> str:
@@ -240,7 +257,7 @@ def _stop(prepared: Prepared, runs: tuple[Run, ...], state: RunState, i: int, fi
     )
 
 
-def _epochs_trained(folder: Path, runs: tuple[Run, ...]) -> np.ndarray:
+def epochs_trained(folder: Path, runs: tuple[Run, ...]) -> np.ndarray:
     """The last epoch in each run's history (patience may have stopped it before the others)."""
     last = {r.name: 0 for r in runs}
     for line in (folder / "history.jsonl").read_text().splitlines():
@@ -249,9 +266,7 @@ def _epochs_trained(folder: Path, runs: tuple[Run, ...]) -> np.ndarray:
     return np.array([last[r.name] for r in runs])
 
 
-def _predict(
-    prepared: Prepared, group: Group, fit: tuple[Any, Any, np.ndarray], runs: tuple[Run, ...]
-) -> list[RunPrediction]:
+def predict_parts(prepared: Prepared, group: Group, fit: Fit, runs: tuple[Run, ...]) -> list[RunPrediction]:
     """Predict each role of each run once, with the parameters of one selection."""
     params, buffers, epochs = fit
     with_train = prepared.experiment.predict_train or cuts_on_training(prepared)
@@ -269,13 +284,14 @@ def _predict(
     return out
 
 
-def _write_part(
+def write_part(
     prepared: Prepared,
     folder: Path,
     runs: tuple[Run, ...],
     order: list[str],
     seen: dict[str, list[RunPrediction]],
 ) -> None:
+    """Predictions and attention of a program."""
     predictions = program_predictions(prepared, seen)
     predictions.write(folder / "predictions.csv")
     if runs[0].labels:
@@ -320,23 +336,42 @@ def _quoted(text: object) -> str:
     return '"' + str(text).replace('"', '""') + '"'
 
 
+def write_weights(out: Path, program: int, runs: tuple[Run, ...], fits: dict[str, Fit]) -> None:
+    """One stacked file a program: parameters and buffers of each selection."""
+    write_bytes(
+        out / "weights" / f"{program:04d}.safetensors",
+        checkpoint.to_bytes(
+            {s: {"params": fit[0], "buffers": fit[1]} for s, fit in fits.items()},
+            {"program": program, "runs": [r.name for r in runs], "axis": "first axis is the run"},
+        ),
+    )
+
+
+def _write_optimistic(folder: Path, runs: tuple[Run, ...], best: dict[str, Any]) -> None:
+    """Each run's best figures on its test part, by which the optimistic selection chooses a trial; nothing else may."""
+    found = {k: np.asarray(best[k]).tolist() for k in ("best_metric", "best_loss", "best_epoch")}
+    rows = {run.name: {k.removeprefix("best_"): v[i] for k, v in found.items()} for i, run in enumerate(runs)}
+    write_text(folder / OPTIMISTIC, json.dumps(rows, indent=1) + "\n")
+
+
 def _write_done(prepared: Prepared, folder: Path, runs: tuple[Run, ...], state: RunState) -> None:
     """`done.json`, last of all: the rows of `runs.csv`; its presence says that the part is whole."""
-    best, loss, metric, updates, finished = (
+    best, loss, metric, updates, finished, failed = (
         np.asarray(a) for a in jax.device_get(
-            (state.best_epoch, state.best_loss, state.best_metric, state.updates, state.finished)
+            (state.best_epoch, state.best_loss, state.best_metric, state.updates, state.finished, state.failed)
         )
     )  # fmt: skip
-    rate = [prepared.hyper[r.split].rate for r in runs]
+    rate = [prepared.hyper_of(r).rate for r in runs]
     rows = []
     for i, run in enumerate(runs):
         split = prepared.split(run)
         row = {
             "run": run.name, "program": run.program, "slot": run.slot, "repeat": run.repeat, "fold": run.fold,
-            "inner": run.inner, "seed": run.seed, **_few(run), "n_train": len(split.train),
+            "inner": run.inner, "seed": run.seed, **_few(run), **_trial(run), "n_train": len(split.train),
             "n_validation": len(split.validation), "n_test": len(split.test),
             "learning_rate": float(rate[i].learning_rate),
-            "weight_decay": float(rate[i].weight_decay), "status": "stopped early" if finished[i] else "finished",
+            "weight_decay": float(rate[i].weight_decay),
+            "status": "failed" if failed[i] else "stopped early" if finished[i] else "finished",
             "updates": int(updates[i]), "selected_epoch": "", "best_validation_loss": "", "best_validation_metric": "",
         }  # fmt: skip
         if prepared.selects:
