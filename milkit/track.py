@@ -1,11 +1,10 @@
-"""Following a study while it runs: a JSONL file always, a live line on a terminal, wandb when asked.
+"""Following a study elsewhere while it runs: the lines of `history.jsonl`, and wandb when asked.
 
 Nothing here ever sees a test label: epochs carry training loss and validation criteria only.
 """
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,55 +85,11 @@ class WandbTracker:
         self._run.finish()
 
 
-class Progress:
-    """A progress bar on a terminal, plain lines elsewhere.
-
-    Args:
-        total: epochs of all programs.
-        name: of the experiment.
-    """
-
-    def __init__(self, total: int, name: str) -> None:
-        self._name, self._total, self._done, self._told = name, total, 0, -1
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(name, total=total, note="")
-
-    def advance(self, epochs: int, note: str) -> None:
-        """Some epochs of a program are done."""
-        self._done += epochs
-        if self._bar is not None:
-            self._bar.update(self._task, advance=epochs, note=note)
-            return
-        tenth = 10 * self._done // max(self._total, 1)
-        if tenth > self._told:  # ten lines a study, whatever its length
-            self._told = tenth
-            print(f"{self._name}: {self._done} of {self._total} epochs; {note}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
 @contextmanager
-def tracking(trackers: list[Tracker], progress: Progress) -> Iterator[None]:
+def tracking(trackers: list[Tracker]) -> Iterator[None]:
     """Close everything, whatever happens inside."""
     try:
         yield
     finally:
-        progress.close()
         for tracker in trackers:
             tracker.close()

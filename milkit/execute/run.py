@@ -2,19 +2,18 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from milkit import config
-from milkit.data.study import Study
-from milkit.errors import RunFolderError
+from milkit.errors import ConfigError, RunFolderError
 from milkit.execute import assemble as tables
+from milkit.execute.digest import data_digest
 from milkit.execute.environment import decides_bits, environment
-from milkit.execute.executors import HERE, Executor, Where, Work, executor
+from milkit.execute.executors import HERE, IN_WORKER, Executor, Where, Work, executor
 from milkit.execute.folder import beginning, locked, open_folder, read_json, sweep, write_bytes, write_json, write_text
 from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
@@ -23,9 +22,12 @@ from milkit.execute.source import kept_files, source_json
 from milkit.execute.subset import chosen
 from milkit.execute.survival import survival_json
 from milkit.execute.threads import same_pool
+from milkit.execute.times import times
 from milkit.experiment import Experiment
 from milkit.task import Survival
-from milkit.track import Progress, Tracker, WandbTracker, tracking
+from milkit.track import Tracker, WandbTracker, tracking
+from milkit.watch.device import take_import
+from milkit.watch.live import Live
 
 FORMAT = 1
 
@@ -58,9 +60,11 @@ def execute(
         Interrupted: Ctrl-C or SIGTERM; likewise.
     """
     began = time.monotonic()
+    _not_in_worker()
     with interruptible() as stop, executor(where) as runner:
         _same_pool(out, resume)
         prepared = prepare(experiment)
+        preparing = time.monotonic() - began
         stop.check()
         files = kept_files(experiment.model, source)
         settings = _settings(prepared, files)
@@ -75,6 +79,7 @@ def execute(
                 # whatever ended the study, what is finished becomes readable
                 tables.assemble(out, prepared.programs)
                 env["seconds"] = round(before + time.monotonic() - began, 1)
+                env["times"] = times(out, take_import(), preparing)
                 write_json(out / "environment.json", env)
             tables.attention_json(prepared, out)
         stop.check()
@@ -104,6 +109,7 @@ def execute_part(
     Raises:
         MilkitError, Interrupted: as `execute`.
     """
+    _not_in_worker()
     with interruptible() as stop, executor(where) as runner, locked(out, shared=True):
         _same_pool(out, resume=True)
         prepared = prepare(experiment)
@@ -117,6 +123,14 @@ def execute_part(
         _run_programs(prepared, out, runner, numbers, (), stop, None)
         stop.check()
     return sum(not is_done(out, program) for program in range(prepared.programs))
+
+
+def _not_in_worker() -> None:
+    if IN_WORKER in os.environ:
+        raise ConfigError(
+            "A worker imports the experiment's file, which starts a study; put what it does beneath "
+            "`if __name__ == '__main__':`."
+        )
 
 
 def _same_pool(out: Path, resume: bool) -> None:
@@ -155,24 +169,17 @@ def _run_programs(
     readable: tables.Readable | None,
 ) -> None:  # fmt: skip
     experiment = prepared.experiment
-    progress = Progress(experiment.train.epochs * len(programs), experiment.name or "experiment")
+    name = experiment.name or "experiment"
     trackers: list[Tracker] = []
     if "wandb" in track:
-        trackers.append(WandbTracker(out, experiment.name or "experiment", config.to_json(experiment)))
-    epochs: dict[int, int] = {}
-
-    def tell(program: int, count: int, note: str) -> None:
-        epochs[program] = epochs.get(program, 0) + count
-        progress.advance(count, note)
+        trackers.append(WandbTracker(out, name, config.to_json(experiment)))
 
     def finished(program: int) -> None:
-        left = experiment.train.epochs - epochs.get(program, 0)
-        progress.advance(left, f"program {program + 1} of {prepared.programs} done")
         if readable is not None:
             readable.after(prepared.programs)
 
-    with tracking(trackers, progress):
-        runner.run(Work(prepared, out, trackers, tell, finished, stop), programs)
+    with tracking(trackers), Live(out, name, prepared.programs, len(prepared.runs), experiment.train.epochs):
+        runner.run(Work(prepared, out, trackers, finished=finished, stop=stop), programs)
 
 
 def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
@@ -201,17 +208,6 @@ def _few_label_settings(prepared: Prepared) -> dict[str, Any]:
     text = tables.few_labels_csv(prepared).encode()
     runs = sum(run.labels > 0 for run in prepared.runs)
     return {"few_label_runs": runs, "few_labels_digest": hashlib.sha256(text).hexdigest()}
-
-
-def data_digest(study: Study) -> str:
-    """What the numbers depend on of table and features: ids, lengths, targets, and the sources' own digests."""
-    sha = hashlib.sha256()
-    names = [study.bag.tolist(), [list(s) for s in study.slides], study.patient.tolist(), study.site.tolist()]
-    own = {k: v for k, v in study.provenance.items() if "sha256" in k and k != "table_sha256"}
-    sha.update(json.dumps([names, own], sort_keys=True, default=str).encode())
-    for values in (study.lengths, study.targets.values):
-        sha.update(np.ascontiguousarray(values).tobytes())
-    return sha.hexdigest()
 
 
 def _same_data(settings: Mapping[str, Any], expected: Mapping[str, str]) -> None:

@@ -37,3 +37,19 @@ def since_start() -> float | None:
             return float(f.read().split()[0]) - started
     except (OSError, ValueError, IndexError):
         return None
+
+
+_imported: float | None = None
+
+
+def note_import() -> None:
+    """Call when a command has imported what it needs: the time since its process was started is then known."""
+    global _imported
+    _imported = since_start()
+
+
+def take_import() -> float:
+    """What was noted, for the first study that asks; 0.0 for others, which had nothing to import."""
+    global _imported
+    seconds, _imported = _imported or 0.0, None
+    return seconds

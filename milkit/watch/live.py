@@ -22,7 +22,7 @@ EVERY = 0.5
 
 
 class Live:
-    """Shows a study from its start until `close`: a table on a terminal, about ten lines elsewhere.
+    """Shows a study while its `with` block runs: a table on a terminal, about ten lines elsewhere.
 
     Args:
         out: the run folder.
@@ -40,20 +40,19 @@ class Live:
         self._thread = threading.Thread(target=self._watch, name="milkit-live", daemon=True)
         self._thread.start()
 
-    def close(self, how: str = "finished") -> None:
-        """Take the table away; the last line of `progress.jsonl` says how it ended: "finished" or "stopped"."""
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """The last line of `progress.jsonl` says how it ended; the table stays on the terminal as it was."""
         self._end.set()
         self._thread.join()
-        self._append("end", {"how": how})
+        self._append("end", {"how": "finished" if kind is None else "stopped"})
         standing = self._reader.read()
         if standing is not None:
             self._show(standing)
         if self._screen is not None:
             self._screen.stop()
-
-    def total(self, name: str) -> float:
-        """A figure of the programs' lines, over all programs and attempts."""
-        return self._reader.total(name)
 
     def _watch(self) -> None:
         while not self._end.wait(EVERY):

@@ -1,7 +1,8 @@
 """Lines that one process appends and another reads."""
 
 import json
-import os
+import subprocess
+import sys
 
 from milkit.watch.lines import Tail, append
 
@@ -37,15 +38,12 @@ def test_a_line_cut_by_a_kill_spoils_no_other(tmp_path):
 
 def test_two_writers_never_mix_their_lines(tmp_path):
     path = tmp_path / "p.jsonl"
-    children = []
-    for writer in range(2):
-        if (pid := os.fork()) == 0:
-            for i in range(200):
-                append(path, {"writer": writer, "i": i, "fill": "x" * 300})
-            os._exit(0)
-        children.append(pid)
-    for pid in children:
-        assert os.waitpid(pid, 0)[1] == 0
+    code = (
+        "import sys, pathlib; from milkit.watch.lines import append\n"
+        "for i in range(200): append(pathlib.Path(sys.argv[1]), dict(writer=int(sys.argv[2]), i=i, fill='x' * 300))"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", code, str(path), str(writer)]) for writer in range(2)]
+    assert [child.wait() for child in children] == [0, 0]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted((r["writer"], r["i"]) for r in rows) == [(w, i) for w in range(2) for i in range(200)]
 
