@@ -1,7 +1,8 @@
 """Pooling over the real instances of a bag. Padding never counts, and a bag that is all padding gives 0.
 
 Every function takes x [b, n, d] and mask [b, n] (True = real) and gives [b, d]; values and gradients are
-finite for any finite x, also where the mask has no True.
+finite for any finite x, also where the mask has no True. Sums, logarithms and softmaxes of half-precision numbers are
+taken, and given, in float32.
 """
 
 import math
@@ -15,13 +16,19 @@ from jaxtyping import Array, Bool, Float
 Pooling = Literal["mean", "max", "lse", "gm", "topk"]
 
 
+def _summable(x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    """At least in float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _count(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b 1"]:
-    """Number of real instances, at least 1. Counted in integers: bfloat16 cannot count beyond 256."""
+    """Number of real instances, at least 1."""
     return jnp.maximum(mask.sum(1, keepdims=True), 1).astype(x.dtype)
 
 
 def masked_mean(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
     """Mean over real instances."""
+    x = _summable(x)
     return jnp.where(mask[..., None], x, 0).sum(1) / _count(x, mask)
 
 
@@ -33,6 +40,7 @@ def masked_max(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Arra
 
 def masked_sd(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
     """Standard deviation over real instances, dividing by n: 0 for one instance, and then with gradient 0."""
+    x = _summable(x)
     centred = x - masked_mean(x, mask)[:, None]
     variance = masked_mean(jnp.square(centred), mask)
     positive = variance > 0
@@ -48,6 +56,7 @@ def masked_lse(x: Float[Array, "b n d"], mask: Bool[Array, "b n"], r: float) -> 
     References:
         Pinheiro & Collobert (2015, CVPR).
     """
+    x = _summable(x)
     # Any constant may be taken out of the logarithm, so the peak needs no gradient. expm1 and log1p keep all
     # digits where the result is near the peak, which the log-probabilities of `gm_of_probabilities` need.
     peak = jax.lax.stop_gradient(masked_max(x, mask))
@@ -61,7 +70,7 @@ def masked_gm(x: Float[Array, "b n d"], mask: Bool[Array, "b n"], r: float) -> F
     It is the mean for r = 1 and tends to the maximum for r -> inf. Where all values are 0 the root has no
     derivative; it is taken as 0 there.
     """
-    x = jnp.where(mask[..., None], x, 0)
+    x = jnp.where(mask[..., None], _summable(x), 0)
     peak = jax.lax.stop_gradient(x.max(1))
     # Homogeneous of degree 1: dividing by the peak changes nothing, but keeps x^r from overflowing.
     peak = jnp.where(peak > 0, peak, 1)
@@ -87,13 +96,13 @@ def masked_topk(
     width = int(wanted[-1])
     top = jax.lax.top_k(jnp.where(mask[..., None], x, -jnp.inf).swapaxes(1, 2), width)[0]  # [b, d, width]
     kept = jnp.asarray(wanted)[mask.sum(1)][:, None, None]
-    total = jnp.where(jnp.arange(width) < kept, top, 0).sum(2)
-    return total / jnp.maximum(kept[..., 0], 1).astype(x.dtype)
+    total = jnp.where(jnp.arange(width) < kept, _summable(top), 0).sum(2)
+    return total / jnp.maximum(kept[..., 0], 1).astype(total.dtype)
 
 
 def masked_softmax(scores: Float[Array, "b n k"], mask: Bool[Array, "b n"]) -> Float[Array, "b n k"]:
     """Softmax over real instances: exact zeros on padding, all zeros for a bag that is all padding."""
-    return jax.nn.softmax(scores, axis=1, where=mask[..., None])
+    return jax.nn.softmax(_summable(scores), axis=1, where=mask[..., None])
 
 
 def _logit_of_log(log_p: Float[Array, "b d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
@@ -108,7 +117,7 @@ def gm_of_probabilities(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"],
 
     r = 1 is their plain mean. Worked in log space, so that confident instances keep their gradient.
     """
-    return _logit_of_log(masked_lse(jax.nn.log_sigmoid(logits), mask, r), mask)
+    return _logit_of_log(masked_lse(jax.nn.log_sigmoid(_summable(logits)), mask, r), mask)
 
 
 def lse_of_probabilities(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"], r: float) -> Float[Array, "b c"]:
@@ -116,6 +125,7 @@ def lse_of_probabilities(logits: Float[Array, "b n c"], mask: Bool[Array, "b n"]
 
     The pooled value lies between the lowest and the highest probability, so it has a logit.
     """
+    logits = _summable(logits)
     any_real = mask.any(1, keepdims=True)
 
     def log_pooled(p: Float[Array, "b n c"], sign: float) -> Float[Array, "b c"]:

@@ -9,6 +9,9 @@ from milkit.fields import check_fields
 Select = Literal["loss", "accuracy", "balanced_accuracy", "auroc", "c_index", "last"]
 """What picks the epoch, always on the validation part; `last` picks none and keeps the final epoch."""
 
+Precision = Literal["float32", "bfloat16"]
+"""Numbers that a model computes in."""
+
 
 @dataclass(frozen=True)
 class Sgd:
@@ -92,12 +95,17 @@ class Train:
     """Scale features to mean 0 and SD 1 over the instances of each run's own training part."""
     max_instances: int | None = None
     """Train on a random subset of at most so many instances of a bag, drawn anew each step; evaluation uses all."""
+    instances_at_once: int | None = None
+    """Read longer bags in chunks of at most so many instances: exact, in less memory, for a second forward pass. None
+    does so only for bags of which a step would otherwise hold too much (docs/long_bags.md)."""
     instance_dropout: float = 0.0
     """Chance that an instance is left out of a training step (one always stays)."""
     buckets: int = 4
     """At most so many padded lengths (each is compiled once)."""
     width: int | None = None
     """Runs trained side by side in one program; None lets milkit choose. Bits are promised for equal width only."""
+    precision: Precision = "float32"
+    """What models compute in. Parameters, optimiser, losses and sums stay float32; what bfloat16 moves is reported."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -105,6 +113,7 @@ class Train:
             epochs="[1, inf)", batch_bags="[1, inf)", accumulate="[1, inf)", warmup_epochs="[0, inf)", clip="(0, inf)",
             patience="[1, inf)", max_instances="[1, inf)", instance_dropout="[0, 1)", buckets="[1, inf)",
             width="[1, inf)",
+            instances_at_once="[1, inf)",
         )  # fmt: skip
         if self.patience is not None and self.select == "last":
             raise ConfigError(
