@@ -7,6 +7,7 @@ from milkit.report.blocks import Page
 from milkit.report.html import to_html
 from milkit.report.markdown import to_markdown
 from milkit.report.sections.cohort import cohort
+from milkit.report.sections.few_labels import few_labels
 from milkit.report.sections.groups import groups
 from milkit.report.sections.making import making
 from milkit.report.sections.numbers import numbers
@@ -56,6 +57,7 @@ def make_page(source: Source) -> Page:
         *opening(source),
         *cohort(source),
         *numbers(source),
+        *few_labels(source),
         *survival(source),
         *groups(source),
         *probabilities_section(source),

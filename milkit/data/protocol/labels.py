@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -90,8 +90,8 @@ def few_label_splits(budget: LabelBudget, plan: Plan, study: Study, task: Task) 
     for k in sorted(budgets, reverse=True):
         for split in plan.splits:
             for draw in range(1, budget.draws + 1):
-                parts = [_few(units, split, role, k, draw, budget) for role in FEW_ROLES]
-                splits.append(Split(*split.key, *parts, split.test, labels=k, draw=draw))
+                train, validation = (_few(units, split, role, k, draw, budget) for role in FEW_ROLES)
+                splits.append(replace(split, train=train, validation=validation, labels=k, draw=draw))
     return FewLabels(tuple(splits), tuple(notes))
 
 
