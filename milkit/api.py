@@ -1,6 +1,7 @@
 """What the command line does, as functions: run an experiment whole, read its report again, load an experiment file."""
 
 import ast
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from milkit.execute.folder import read_json
 from milkit.execute.imports import import_file, own_classes
 from milkit.execute.run import execute, execute_part
 from milkit.execute.source import EXPERIMENT_FILE
+from milkit.execute.times import add_time
 from milkit.experiment import Experiment, allowed_types
 from milkit.keep.actions import evaluate, finalize, load_model, predict
 from milkit.report import write_report
@@ -65,7 +67,13 @@ def run(
     out = Path(out)
     file = None if source is None else Path(source)
     execute(experiment, out, resume=resume, force=force, track=track, source=file, expected=expected, where=where)
-    return report(out)
+    began = time.monotonic()
+    results = write_results(out)
+    add_time(out, "measure", time.monotonic() - began)  # before the page, which shows it
+    began = time.monotonic()
+    write_report(out)
+    add_time(out, "report", time.monotonic() - began)
+    return results
 
 
 def run_part(

@@ -10,6 +10,7 @@ from milkit.errors import MilkitError
 COMMANDS = {
     "demo": "a real cross-validated study on packaged data (MUSK1), no argument needed",
     "run": "an experiment file, or all experiments in it: train, select, predict, measure, report",
+    "watch": "the live table of a study that runs elsewhere",
     "report": "recompute a run folder's numbers from its predictions and write its report again",
     "finalize": "make a model to keep of a finished run: the fold ensemble, or a refit on all data",
     "predict": "what a kept model says about the slides of a store",

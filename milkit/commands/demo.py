@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> int:
         from milkit.commands.show import summary
         from milkit.demo import EXPERIMENT
         from milkit.execute.compiled import keep_compiled
+        from milkit.watch.device import note_import
 
+        note_import()
         stop.check()
         keep_compiled()
         results = api.run(EXPERIMENT, options.out, force=options.force, resume=options.resume)

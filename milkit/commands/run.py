@@ -92,7 +92,9 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
     from milkit.commands.show import summary
     from milkit.execute.compiled import keep_compiled
     from milkit.execute.executors import Where
+    from milkit.watch.device import note_import
 
+    note_import()
     keep_compiled()
     where = Where(options.executor, options.workers, options.ray_address)
     found: list[api.Stated] = []

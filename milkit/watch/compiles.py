@@ -1,5 +1,6 @@
 """How often this process compiled, how long it took, and how often the cache on disk had it already."""
 
+import time
 from dataclasses import dataclass
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -25,31 +26,44 @@ class Compiles:
         return Compiles(self.count - earlier.count, self.seconds - earlier.seconds, self.cached - earlier.cached)
 
 
-_total = Compiles()
-_listening = False
+class _Counter:
+    """Hears what JAX tells of its compilations."""
+
+    def __init__(self) -> None:
+        self.count = self.cached = 0
+        self._spans: list[tuple[float, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        """Of all spans."""
+        return float(sum(end - start for start, end in self._spans))
+
+    def duration(self, event: str, duration_secs: float, **_: str | int) -> None:
+        """A stage is over. A function traced inside another one is told first, and again as a part of it."""
+        if event not in (_COMPILED, *_TRACED):
+            return
+        self.count += event == _COMPILED
+        end = time.monotonic()
+        start = end - duration_secs
+        while self._spans and self._spans[-1][0] >= start:
+            self._spans.pop()
+        self._spans.append((start, end))
+
+    def event(self, event: str, **_: str | int) -> None:
+        """Something happened that has no duration."""
+        self.cached += event == _CACHED
+
+
+_counter: _Counter | None = None
 
 
 def compiles() -> Compiles:
     """What was compiled since the first call in this process, which begins to count."""
-    global _listening
-    if not _listening:
+    global _counter
+    if _counter is None:
         import jax
 
-        jax.monitoring.register_event_duration_secs_listener(_duration)
-        jax.monitoring.register_event_listener(_event)
-        _listening = True
-    return _total
-
-
-def _duration(event: str, duration_secs: float, **_: str | int) -> None:
-    global _total
-    if event == _COMPILED:
-        _total = Compiles(_total.count + 1, _total.seconds + duration_secs, _total.cached)
-    elif event in _TRACED:
-        _total = Compiles(_total.count, _total.seconds + duration_secs, _total.cached)
-
-
-def _event(event: str, **_: str | int) -> None:
-    global _total
-    if event == _CACHED:
-        _total = Compiles(_total.count, _total.seconds, _total.cached + 1)
+        _counter = _Counter()
+        jax.monitoring.register_event_duration_secs_listener(_counter.duration)
+        jax.monitoring.register_event_listener(_counter.event)
+    return Compiles(_counter.count, _counter.seconds, _counter.cached)

@@ -34,13 +34,33 @@ def _made(source: Source) -> list[Block]:
         value = source.environment.get(key)
         if value not in (None, ""):
             pairs.append((label, duration(value) if key == "seconds" else str(value)))
-    rest = [(k.replace("_", " "), _flat(v)) for k, v in source.environment.items() if k not in _ENVIRONMENT]
+    rest = [(k.replace("_", " "), _flat(v)) for k, v in source.environment.items() if k not in (*_ENVIRONMENT, "times")]
     if pairs:
         blocks.append(Facts(tuple(pairs)))
     if rest:
         blocks.append(Folded("Versions and settings", (Facts(tuple((k, v) for k, v in rest if v)),)))
+    spent = time_spent(source.environment.get("times"))
+    if spent:
+        blocks.append(Paragraph(spent))
     blocks.append(Paragraph(promise(source)))
     return blocks
+
+
+def time_spent(times: Any) -> str:
+    """Where the time went, in a sentence; "" for runs that did not note it."""
+    if not isinstance(times, dict) or not isinstance(times.get("train"), int | float):
+        return ""
+    what = {
+        "import": "starting and importing",
+        "prepare": "reading the data and drawing the folds",
+        "compile": f"compiling {times.get('compiled', 0):,} functions, "
+        f"{times.get('compiled_cached', 0):,} of which were kept from an earlier start",
+        "train": "training",
+        "predict": "predicting and writing",
+        "measure": "computing the numbers",
+    }
+    parts = [f"{duration(times[k])} {text}" for k, text in what.items() if isinstance(times.get(k), int | float)]
+    return f"The time went into: {'; '.join(parts)} (summed over programs, also where several ran side by side)."
 
 
 def promise(source: Source) -> str:
