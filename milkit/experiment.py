@@ -86,6 +86,7 @@ class Experiment:
         _check_selection(self)
         _check_loss(self)
         _check_model(self.model)
+        _check_chunks(self.model, self.train)
         if self.search is not None:
             check_search(self)
 
@@ -127,6 +128,14 @@ def _check_model(model: Any) -> None:
         raise ConfigError(
             f"model is {model!r}, which has no build(in_features, out_features, *, rngs); "
             "give a model's configuration such as ABMIL()."
+        )
+
+
+def _check_chunks(model: Any, train: Train) -> None:
+    if train.instances_at_once is not None and not getattr(model, "chunked", False):
+        raise ConfigError(
+            f"train.instances_at_once={train.instances_at_once}, but {type(model).__name__} as it is set here needs a "
+            "bag whole. Leave it None, or train on a part of long bags with train.max_instances."
         )
 
 

@@ -15,6 +15,7 @@ from milkit.data.protocol import Plan, Split
 from milkit.data.protocol.labels import FewLabels, few_label_splits
 from milkit.data.study import Study
 from milkit.errors import ConfigError, DataError
+from milkit.execute.chunking import held_by_a_run, instances_at_once
 from milkit.experiment import Experiment
 from milkit.losses import LossParams, for_task, loss_params
 from milkit.search import at_once, variants
@@ -233,10 +234,7 @@ def default_width(experiment: Experiment, study: Study, runs: int) -> int:
     It depends on the configuration, the data and the kind of device only, never on what a machine happens to have
     free, so that the same file gives the same width (and bits) again.
     """
-    longest = int(min(study.lengths.max(), experiment.train.max_instances or study.lengths.max()))
-    wide = max(study.features, 512)
-    # float32: forward and backward of a step, or forward alone over the longest bag, which evaluation sees whole
-    held = max(12 * longest * experiment.train.batch_bags * wide, 8 * int(study.lengths.max()) * wide)
+    held = held_by_a_run(experiment, study, instances_at_once(experiment, study, GROUP_BYTES))
     widest = WIDTH_CPU if jax.default_backend() == "cpu" else WIDTH_ACCELERATOR
     return int(max(1, min(widest, runs, GROUP_BYTES // held)))
 
@@ -305,6 +303,7 @@ def _runs(splits: Sequence[Split], seeds: int, width: int) -> tuple[Run, ...]:
 
 def _engine(experiment: Experiment, train: Train, study: Study, plan: Plan, data: Packed | None = None) -> Engine:
     model, task = experiment.model, experiment.task
+    train = replace(train, instances_at_once=instances_at_once(experiment, study, GROUP_BYTES))
     loss = for_task(task)
     # A loss that compares the bags of a step must not always meet bags of one length, so it gets a single rung.
     rungs = train.buckets if loss.decomposable else 1
