@@ -66,7 +66,7 @@ _OURS = (
     *("config.json", "environment.json", "cohort.json", "folds.csv", "runs.csv", "history.jsonl", "predictions.csv"),
     *("top_instances.csv", "attention.json", "results.json", "report.md", "report.html", "table.tex", "table.csv"),
     *("figures", "weights", "programs", "source", "survival.json", "columns.csv", "progress.jsonl"),
-    *("few_labels", "label_curve.json", "label_curve.csv"),
+    *("few_labels", "label_curve.json", "label_curve.csv", "search", "trials.csv", "search.json"),
 )
 _GONE = ".gone"
 _HIDDEN = (".lock", ".begin", _GONE)

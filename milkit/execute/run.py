@@ -18,6 +18,7 @@ from milkit.execute.folder import beginning, locked, open_folder, read_json, swe
 from milkit.execute.interrupt import Wish, interruptible
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done
+from milkit.execute.search import search_through
 from milkit.execute.source import kept_files, source_json
 from milkit.execute.subset import chosen
 from milkit.execute.survival import survival_json
@@ -74,7 +75,14 @@ def execute(
             before = _begin(out, prepared, settings, files, env, resume=resume, force=force)
             sweep(out)
             try:
-                _run_programs(prepared, out, runner, range(prepared.programs), track, stop, tables.Readable(out))
+                if experiment.search is not None:
+
+                    def train(study: Prepared, programs: Sequence[int]) -> None:
+                        _run_programs(study, out, runner, programs, track, stop, None)
+
+                    prepared = search_through(prepared, out, train)
+                else:
+                    _run_programs(prepared, out, runner, range(prepared.programs), track, stop, tables.Readable(out))
             finally:
                 # whatever ended the study, what is finished becomes readable
                 tables.assemble(out, prepared.programs)
@@ -112,6 +120,11 @@ def execute_part(
     _not_in_worker()
     with interruptible() as stop, executor(where) as runner, locked(out, shared=True):
         _same_pool(out, resume=True)
+        if experiment.search is not None:
+            raise ConfigError(
+                "A search decides what to run next by what has finished, so its programs cannot be shared out by "
+                "number; use --executor processes, or --executor ray for several machines."
+            )
         prepared = prepare(experiment)
         stop.check()
         numbers = chosen(programs, prepared.programs)
