@@ -19,7 +19,6 @@ from milkit.experiment import Experiment, allowed_types
 from milkit.keep.actions import evaluate, finalize, load_model, predict
 from milkit.report import write_report
 from milkit.report.compare_runs import compare
-from milkit.report.label_curve import write_label_curve
 from milkit.report.results import write_results
 
 __all__ = [
@@ -113,7 +112,6 @@ def report(out: str | Path, *, groups: Sequence[str] | None = None, sensitivity:
     """
     out = Path(out)
     results = write_results(out, groups=groups, sensitivity=sensitivity)
-    write_label_curve(out, results)
     write_report(out)
     return results
 

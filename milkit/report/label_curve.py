@@ -118,7 +118,7 @@ def label_curve(folder: Path, results: Mapping[str, Any], draws: int = DRAWS) ->
 
 def primary_metrics(kind: str, names: tuple[str, ...]) -> tuple[Metric, ...]:
     """The metrics of a curve: those of a task that need no threshold, and of many labels only their means."""
-    found = metrics_of(kind, names)  # type: ignore[arg-type]
+    found = metrics_of(kind, names)
     each_label = kind == "MultiLabel"
     kept = [m for m in found if m.name.partition(":")[0] in PRIMARY and not (each_label and ":" in m.name)]
     return tuple(m for m in kept if not m.pooled)

@@ -51,8 +51,8 @@ def full_sizes(folder: Path, *, slides: bool) -> Trained:
     """Of the whole training part, by `folds.csv` and `runs.csv`."""
     who: dict[tuple[str, ...], set[str]] = {}
     for row in read_rows(folder / "folds.csv"):
-        key = (row["role"], row["repeat"], row["fold"], row.get("inner") or "0")
-        who.setdefault(key, set()).add(row["bag"] if slides else row["patient"])
+        split = (row["role"], row["repeat"], row["fold"], row.get("inner") or "0")
+        who.setdefault(split, set()).add(row["bag"] if slides else row["patient"])
     sizes: dict[tuple[int, int], list[int]] = {}
     for key, members in who.items():
         if key[0] == "train":

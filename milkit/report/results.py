@@ -19,6 +19,7 @@ from milkit.report.calibrated import calibration
 from milkit.report.complete import inner_folds, missing
 from milkit.report.entry import Sizes, counts, entry, number
 from milkit.report.estimate import Estimates, Measured, Resample, Tested, estimates, tested
+from milkit.report.label_curve import write_label_curve
 from milkit.report.levels import Columns
 from milkit.report.risk import (
     Recorded,
@@ -176,7 +177,7 @@ def write_results(
     draws: int = DRAWS,
     specificity: float = 0.9,
 ) -> dict[str, Any]:
-    """Recompute `results.json` of a run folder from its `predictions.csv`.
+    """Recompute `results.json` of a run folder from its `predictions.csv`; and its label-budget curve, if it has one.
 
     `config.json` tells the unit, how slides become patients, what folds are grouped by, and the marks; `cohort.json`
     (or `runs.csv`) how many patients each split trained on; `folds.csv` and `runs.csv` what should be there, so that
@@ -226,6 +227,7 @@ def write_results(
     with whole_file(folder / "results.json") as file:
         json.dump(results, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.write("\n")
+    write_label_curve(folder, results, draws=draws)
     return results
 
 

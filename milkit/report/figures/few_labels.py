@@ -61,8 +61,8 @@ def _whole(ax: Any, name: str, curve: dict[str, Any]) -> None:
             ax.plot([x, x], bounds, color=colour, lw=width, marker=cap or None, ms=6, mew=1.2, label=label, zorder=3)
     each = [(x, v) for x, m in found if len(m.get("by_draw", ())) > 1 for v in m["by_draw"] if v is not None]
     if each:
-        x, y = zip(*each, strict=True)
-        ax.scatter([v * 2 ** (3 * ROOM) for v in x], y, s=9, color=MUTED, lw=0, alpha=0.8, label="one draw", zorder=3)
+        at = [x * 2 ** (3 * ROOM) for x, _ in each]
+        ax.scatter(at, [v for _, v in each], s=9, color=MUTED, lw=0, alpha=0.8, label="one draw", zorder=3)
     every = [m["value"] for p, m in zip(curve["points"], (m for _, m in found), strict=False) if p["labels"] == "all"]
     if every:
         ax.axhline(every[-1], color=INK, lw=0.9, ls="--", label="all labels", zorder=2)
