@@ -162,9 +162,8 @@ def judge_runs(
 
 
 @partial(jax.jit, donate_argnums=(0,))
-def end_epoch(carry: tuple[RunState, jax.Array, jax.Array], epoch: jax.Array) -> tuple[RunState, jax.Array]:
+def end_epoch(state: RunState, total: jax.Array, seen: jax.Array, epoch: jax.Array) -> tuple[RunState, jax.Array]:
     """States after the last step of an epoch, and each run's mean training loss."""
-    state, total, seen = carry
     return jax.vmap(check_parameters, (0, _SHARED))(state, epoch), total / jnp.maximum(seen, 1.0)
 
 

@@ -22,6 +22,7 @@ from milkit.data.reading import HELD, Block, Reader, Wanted
 from milkit.data.stream_order import StreamLayout, batches_of, draw_order, steps_of
 from milkit.train.engine import Engine, EpochLog, Group
 from milkit.train.state import RunState
+from milkit.train.step import Setup
 from milkit.train.stream_step import Read, end_epoch, go_on, judge_runs, look, stream_step
 
 _SUBSAMPLES = 2**31 - 1  # folded into the experiment's key, where no repeat of a run is numbered so
@@ -96,7 +97,7 @@ class StreamEngine(Engine):
     ) -> tuple[RunState, EpochLog]:
         """Train one epoch and judge it on validation (where there is any); the next one is trained meanwhile."""
         ahead, self._ahead = self._ahead, None
-        learning = ~np.asarray(state.finished | state.failed, bool)
+        learning = _learning(state)
         if ahead is None or ahead.group is not group or ahead.after is not state or ahead.epoch != epoch:
             moved, train_loss = self._train_pass(group, state, epoch, None)
         else:
@@ -105,7 +106,7 @@ class StreamEngine(Engine):
         if validation is not None and learning.any():
             flat = _Flat(validation, len(self.lengths))
             watch = _Watch(moved.params, moved.buffers, flat.wants & learning[:, None], False, flat.take)
-            last = epoch + 1 >= self.setup.train.epochs or not bool((~moved.finished & ~moved.failed).any())
+            last = epoch + 1 >= self.setup.train.epochs or not _learning(moved).any()
             following = None if last else self._train_pass(group, moved, epoch + 1, watch)
             if following is None:
                 self._show_pass(group, watch)
@@ -148,9 +149,9 @@ class StreamEngine(Engine):
         layout: Any = self.layout
         wanted = draw_order(layout, self.seed, epoch)
         steps = steps_of(wanted, _members(group.train, len(self.lengths)), self.setup.train.accumulate)
-        alive: np.ndarray = ~np.asarray(state.finished | state.failed)
-        trains = (steps.weight[:, alive] > 0).any((1, 2))
-        wants: np.ndarray = np.zeros(len(self.lengths), bool) if watch is None else watch.wants.any(0)
+        alive = _learning(state)
+        trains = steps.weight[:, alive].sum((1, 2)) > 0
+        wants = np.zeros(len(self.lengths)) if watch is None else watch.wants.sum(0)
         looks = np.array([wants[list(batch.bags)].any() for batch in wanted])
         moving = jax.tree.map(jnp.copy, state._replace(best_params=(), best_buffers=()))
         zeros = jnp.zeros(len(alive), steps.weight.dtype)
@@ -173,7 +174,7 @@ class StreamEngine(Engine):
             return waiting
 
         self._walk([wanted[i] for i in kept], work, watch)
-        moved, loss = end_epoch(carry, number)
+        moved, loss = end_epoch(*carry, number)
         return moved._replace(best_params=state.best_params, best_buffers=state.best_buffers), loss
 
     def _show_pass(self, group: Group, watch: _Watch) -> None:
@@ -187,7 +188,7 @@ class StreamEngine(Engine):
         layout: Any = self.layout
         wants = np.zeros((len(watch.wants), wanted.size), bool)
         wants[:, : len(wanted.bags)] = watch.wants[:, list(wanted.bags)]
-        runs = np.flatnonzero(wants.any(1))
+        runs = np.flatnonzero(wants.sum(1))
         together = int(np.ceil(layout.share * len(watch.wants)))
         waiting = []
         for i in range(0, len(runs), together):
@@ -230,6 +231,11 @@ class StreamEngine(Engine):
         index[: len(block.wanted.bags)] = block.wanted.bags
         x, xy, lengths, rows = jax.device_put((block.x, block.coords_um, block.lengths, index))
         return Read(x, xy, lengths, rows)
+
+
+def _learning(state: RunState) -> np.ndarray:
+    """Whether each run still learns, [r]."""
+    return np.asarray(~(state.finished | state.failed))
 
 
 def _hand_out(
