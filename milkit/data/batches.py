@@ -157,6 +157,52 @@ def draw_epoch(
 
 
 @dataclass(frozen=True)
+class Steps:
+    """An epoch as it is carried out: block by block, without the steps in which no run of a block has a bag.
+
+    Runs of a block (neighbours on the run axis) share the first three; they stand there once a run.
+
+    Attributes:
+        count: steps to make, [r].
+        number: of each step in the epoch's order, from which its draws follow, [r, s].
+        rung: padded length of each step, [r, s].
+        index, weight: as in `Epoch`, [r, s, b].
+        update: as in `Epoch`, [r, s].
+    """
+
+    count: Int[np.ndarray, "r"]
+    number: Int[np.ndarray, "r s"]
+    rung: Int[np.ndarray, "r s"]
+    index: Int[np.ndarray, "r s b"]
+    weight: Float[np.ndarray, "r s b"]
+    update: Bool[np.ndarray, "r s"]
+
+
+def compact(epoch: Epoch, width: int, learning: Bool[np.ndarray, "r"]) -> Steps:
+    """Leave out what nobody needs: steps without weight change nothing, so results stay as they are, to the bit.
+
+    Args:
+        epoch: the order.
+        width: runs a block; divides the number of runs.
+        learning: False for runs that have ended.
+    """
+    weight = epoch.weight * learning[:, None]
+    steps, runs, _ = weight.shape
+    used = weight.any(-1).reshape(steps, runs // width, width).any(-1)  # [s, blocks]
+    # the steps that are used come first, in their order
+    first = np.repeat(np.argsort(~used, axis=0, kind="stable").T, width, axis=0)  # [r, s]
+    run = np.arange(runs)[:, None]
+    return Steps(
+        count=np.repeat(used.sum(0), width).astype(np.int32),
+        number=first.astype(np.int32),
+        rung=epoch.rung[first],
+        index=epoch.index[first, run],
+        weight=weight[first, run],
+        update=epoch.update[first, run],
+    )
+
+
+@dataclass(frozen=True)
 class PartLayout:
     """How a part (validation, test ...) of several runs is read for prediction: every bag once, by padded length.
 

@@ -1,9 +1,9 @@
-"""Many runs as one compiled program: the one place where the run axis is added.
+"""Many runs as one compiled program.
 
 `Engine` holds what all runs of a study share (packed data, shapes, compiled functions); `fit` trains one group of
-runs side by side. A single run is the group of size one. The functions inside see arrays with a leading run axis;
-the random sequence of padded lengths is shared by the runs, so the `switch` between lengths stands outside the vmap
-(inside it, every branch would be computed at every step).
+runs side by side. A single run is the group of size one. The functions inside see arrays with a leading run axis
+(`milkit.train.run_axis`); the random sequence of padded lengths is shared by the runs, so the `switch` between lengths
+stands outside the vmap (inside it, every branch would be computed at every step).
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from milkit.data.batches import PartLayout, TrainLayout, draw_epoch, part_layout
+from milkit.data.batches import PartLayout, TrainLayout, compact, draw_epoch, part_layout
+from milkit.train.run_axis import SHARED, Spread, over_blocks, side_by_side
 from milkit.train.state import RunState, initial_state
-from milkit.train.step import Hyper, Packed, Setup, check_parameters, judge_epoch, predict_step, train_step
-
-RUN_AXIS = 0
-_SHARED = None
+from milkit.train.step import (
+    Hyper,
+    Packed,
+    Setup,
+    check_parameters,
+    judge_epoch,
+    keep_where,
+    learn_gathered,
+    predict_step,
+    settle,
+)
 
 
 class EpochLog(NamedTuple):
@@ -43,49 +51,85 @@ def run_key(seed: int, *numbers: int) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def initialise(model: Any, in_features: int, out_features: int, train: Any, rates: Any, keys: jax.Array) -> RunState:
+def initialise(model: Any, in_features: int, out_features: int, train: Any, keys: jax.Array) -> RunState:
     """States of several runs before their first step; jitted, as eager initialisation takes seconds."""
     start = partial(initial_state, model, in_features, out_features, train)
-    return jax.vmap(start)(rates, jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
+    return jax.vmap(start)(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(5,))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def train_epoch(
     setup: Setup,
     rungs: tuple[int, ...],
+    spread: Spread,
+    careful: bool,
     data: Packed,
+    epoch: jax.Array,
     hyper: Hyper,
     keys: jax.Array,
     state: RunState,
-    epoch: jax.Array,
     order: tuple[jax.Array, ...],
 ) -> tuple[RunState, jax.Array]:
-    """One epoch of all runs: the new states and each run's mean training loss, [runs]."""
+    """One epoch of all runs: the new states and each run's mean training loss, [runs].
 
-    def at_length(length: int, operands: Any) -> Any:
-        state, step, (index, weight, update) = operands
-        one_run = partial(train_step, setup, length, data)
-        return jax.vmap(one_run, (0, 0, _SHARED, 0, 0, 0, 0))(hyper, keys, (epoch, step), state, index, weight, update)
-
-    branches = [partial(at_length, length) for length in rungs]
-
-    def one_step(state: RunState, inputs: Any) -> Any:
-        step, rung, *bags = inputs
-        return jax.lax.switch(rung, branches, (state, step, tuple(bags)))
-
-    steps = jnp.arange(order[0].shape[0], dtype=jnp.int32)
+    Args:
+        setup, rungs, spread: fixed at compile time.
+        careful: see `milkit.train.step.settle`.
+        data: the packed study.
+        epoch: its number.
+        hyper, keys, state: of each run.
+        order: the fields of `Steps`.
+    """
     keys = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys)
-    # What only `validate` changes stays out of the loop: a `switch` copies all that passes through it.
-    moving, (loss, seen) = jax.lax.scan(one_step, state._replace(best_params=(), best_buffers=()), (steps, *order))
-    state = moving._replace(best_params=state.best_params, best_buffers=state.best_buffers)
-    state = jax.vmap(check_parameters, (0, _SHARED))(state, epoch)
-    return state, loss.sum(0) / jnp.maximum(seen.sum(0), 1.0)
+    # What only `validate` changes stays out of the loop, which would carry it along.
+    moving = state._replace(best_params=(), best_buffers=())
+    block = partial(_train_block, setup, rungs, careful)
+    moved, loss = over_blocks(spread, block, shared=2)(data, epoch, hyper, keys, moving, order)
+    return moved._replace(best_params=state.best_params, best_buffers=state.best_buffers), loss
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+def _train_block(
+    setup: Setup,
+    rungs: tuple[int, ...],
+    careful: bool,
+    data: Packed,
+    epoch: jax.Array,
+    hyper: Hyper,
+    keys: jax.Array,
+    state: RunState,
+    order: tuple[jax.Array, ...],
+) -> tuple[RunState, jax.Array]:
+    count, number, rung, *bags = order
+
+    def learn_at(length: int, operands: Any) -> Any:
+        step, params, buffers, index, weight = operands
+        one_run = partial(learn_gathered, setup, length, data)
+        every_run = side_by_side(one_run, (0, 0, SHARED, 0, 0, 0, 0))
+        return every_run(hyper, keys, (epoch, step), params, buffers, index, weight)
+
+    branches = [partial(learn_at, length) for length in rungs]
+
+    def one_step(i: jax.Array, carry: Any) -> Any:
+        state, loss, seen = carry
+        index, weight, update = (b[:, i] for b in bags)
+        step = number[0, i]
+        # Only the gradient passes through the switch: it copies whatever its branches give back.
+        learned = jax.lax.switch(rung[0, i], branches, (step, state.params, state.buffers, index, weight))
+        every_run = side_by_side(partial(settle, setup, careful), (0, SHARED, 0, 0, 0, 0, 0))
+        state, (value, bags_seen) = every_run(hyper, (epoch, step), state, learned, index, weight, update)
+        return state, loss + value, seen + bags_seen
+
+    zero = jnp.zeros(keys.shape[:1], jnp.result_type(float))
+    state, loss, seen = jax.lax.fori_loop(0, count[0], one_step, (state, zero, zero))
+    state = side_by_side(check_parameters, (0, SHARED))(state, epoch)
+    return state, loss / jnp.maximum(seen, 1.0)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def predict(
     setup: Setup,
     lengths: tuple[int, ...],
+    spread: Spread,
     data: Packed,
     hyper: Hyper,
     params: Any,
@@ -93,41 +137,54 @@ def predict(
     index: tuple[jax.Array, ...],
     weight: tuple[jax.Array, ...],
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array | None, ...]]:
-    """Logits [s, r, b, c] and attention [s, r, b, n] (or None) of each block of a part."""
+    """Logits [r, s, b, c] and attention [r, s, b, n] (or None) of each block of a part, [r, s, b]."""
+    block = partial(_predict_block, setup, lengths)
+    return over_blocks(spread, block, shared=1)(data, hyper, params, buffers, index, weight)
+
+
+def _predict_block(
+    setup: Setup, lengths: tuple[int, ...], data: Packed, hyper: Hyper, params: Any, buffers: Any, index: Any,
+    weight: Any,
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array | None, ...]]:  # fmt: skip
     logits, attention = [], []
     for length, i, w in zip(lengths, index, weight, strict=True):
-        one_run = partial(predict_step, setup, length, data)
-        all_runs = jax.vmap(one_run, (0, 0, 0, 0, 0))
-        out = jax.lax.map(lambda bags, f=all_runs: f(hyper, params, buffers, *bags), (i, w))
+        every_run = side_by_side(partial(predict_step, setup, length, data), (0, 0, 0, 0, 0))
+        steps = (jnp.swapaxes(i, 0, 1), jnp.swapaxes(w, 0, 1))
+        out = jax.lax.map(lambda bags, f=every_run: f(hyper, params, buffers, *bags), steps)
+        out = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), out)
         logits.append(out[0])
         attention.append(out[1])
     return tuple(logits), tuple(attention)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(4,))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def validate(
     setup: Setup,
     lengths: tuple[int, ...],
+    spread: Spread,
     data: Packed,
+    epoch: jax.Array,
     hyper: Hyper,
     state: RunState,
-    epoch: jax.Array,
     index: tuple[jax.Array, ...],
     weight: tuple[jax.Array, ...],
 ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:
     """Judge an epoch on each run's validation part: new states, and (loss, criterion), each [runs]."""
-    blocks, _ = predict(setup, lengths, data, hyper, state.params, state.buffers, index, weight)
-    logits = jnp.concatenate([_by_run(b) for b in blocks], 1)
-    bags = jnp.concatenate([_by_run(i) for i in index], 1)
-    weights = jnp.concatenate([_by_run(w) for w in weight], 1)
-    judge = partial(judge_epoch, setup)
-    return jax.vmap(judge, (0, _SHARED, 0, 0, 0, 0, 0))(hyper, epoch, state, logits, data.target[bags], weights, bags)
+    block = partial(_validate_block, setup, lengths)
+    return over_blocks(spread, block, shared=2)(data, epoch, hyper, state, index, weight)
 
 
-def _by_run(block: jax.Array) -> jax.Array:
-    """[s, r, b, ...] to [r, s * b, ...]."""
-    moved = jnp.swapaxes(block, 0, 1)
-    return moved.reshape(moved.shape[0], -1, *moved.shape[3:])
+def _validate_block(
+    setup: Setup, lengths: tuple[int, ...], data: Packed, epoch: jax.Array, hyper: Hyper, state: RunState, index: Any,
+    weight: Any,
+) -> tuple[RunState, tuple[jax.Array, jax.Array]]:  # fmt: skip
+    blocks, _ = _predict_block(setup, lengths, data, hyper, state.params, state.buffers, index, weight)
+    logits, bags, weights = (
+        jnp.concatenate([x.reshape(x.shape[0], -1, *x.shape[3:]) for x in parts], 1)
+        for parts in (blocks, index, weight)
+    )
+    judge = side_by_side(partial(judge_epoch, setup), (0, SHARED, 0, 0, 0, 0, 0))
+    return judge(hyper, epoch, state, logits, data.target[bags], weights, bags)
 
 
 class Group(NamedTuple):
@@ -160,6 +217,7 @@ class Engine:
         rungs: padded lengths for evaluation.
         lengths: instances of each bag (numpy).
         seed: the experiment's number.
+        spread: how the runs of a group are spread; None computes them all side by side on one device.
     """
 
     def __init__(
@@ -170,10 +228,15 @@ class Engine:
         rungs: tuple[int, ...],
         lengths: np.ndarray,
         seed: int,
+        spread: Spread | None = None,
     ) -> None:
-        self.setup, self.data, self.layout, self.rungs, self.lengths, self.seed = (
-            setup, data, layout, rungs, lengths, seed,
-        )  # fmt: skip
+        self.setup, self.layout, self.rungs, self.lengths, self.seed = setup, layout, rungs, lengths, seed
+        self._given = spread
+        self.data = data if spread is None else spread.put(data)
+
+    def spread(self, group: "Group") -> Spread:
+        """How the runs of this group are spread."""
+        return self._given or Spread(len(group.numbers))
 
     def part(self, parts: Sequence[np.ndarray], all_parts: Sequence[np.ndarray]) -> PartLayout:
         """The reading order of a part of several runs; `all_parts` of the plan fix its shapes."""
@@ -183,30 +246,58 @@ class Engine:
         self, group: Group, state: RunState, epoch: int, validation: PartLayout | None
     ) -> tuple[RunState, EpochLog]:
         """Train one epoch and judge it on validation (where there is any)."""
-        order = draw_epoch(self.layout, group.train, group.numbers, self.seed, epoch, self.setup.train.accumulate)
         learning = ~np.asarray(state.finished | state.failed)
-        number = jnp.asarray(epoch, jnp.int32)
-        state, train_loss = train_epoch(
-            self.setup, self.layout.rungs, self.data, group.hyper, group.keys, state, number,
-            tuple(jnp.asarray(a) for a in (order.rung, order.index, order.weight, order.update)),
-        )  # fmt: skip
+        state, train_loss = self._train(group, state, epoch, learning)
         loss = metric = jnp.full(train_loss.shape, jnp.nan)
         if validation is not None:
-            state, (loss, metric) = validate(
-                self.setup, validation.lengths, self.data, group.hyper, state, number,
-                tuple(map(jnp.asarray, validation.index)), tuple(map(jnp.asarray, validation.weight)),
-            )  # fmt: skip
+            state, (loss, metric) = self._validate(group, state, epoch, validation)
         log = EpochLog(train_loss, loss, metric, state.best_epoch, learning, state.finished, state.failed)
         return state, EpochLog(*jax.device_get(tuple(log)))
 
+    def lower(self, group: Group, state: RunState) -> Any:
+        """The program of an epoch, lowered and not compiled: what it holds and costs can be asked of it."""
+        static, values = self._arguments(group, state, 0, group.active)
+        return train_epoch.lower(*static, False, *values)
+
+    def _arguments(
+        self, group: Group, state: RunState, epoch: int, learning: np.ndarray
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What `train_epoch` is given, before and after `careful`."""
+        spread = self.spread(group)
+        order = draw_epoch(self.layout, group.train, group.numbers, self.seed, epoch, self.setup.train.accumulate)
+        steps = compact(order, spread.width, learning)
+        bags = spread.put((steps.count, steps.number, steps.rung, steps.index, steps.weight, steps.update), 0)
+        own = spread.put((group.hyper, group.keys), 0)
+        static = (self.setup, self.layout.rungs, spread)
+        return static, (self.data, spread.put(np.int32(epoch)), *own, state, bags)
+
+    def _train(self, group: Group, state: RunState, epoch: int, learning: np.ndarray) -> tuple[RunState, jax.Array]:
+        static, values = self._arguments(group, state, epoch, learning)
+
+        def train(careful: bool) -> tuple[RunState, jax.Array]:
+            return train_epoch(*static, careful, *values)
+
+        after, loss = train(False)
+        newly = np.asarray(after.failed) & learning
+        if newly.any():
+            # Once more for those that failed, now with a look at every gradient, to stop at the very step.
+            slow, slow_loss = train(True)
+            found = jnp.asarray(newly) & slow.failed
+            pick = jax.vmap(keep_where)
+            after, loss = pick(found, slow, after), jnp.where(found, slow_loss, loss)
+        return after, loss
+
+    def _validate(
+        self, group: Group, state: RunState, epoch: int, part: PartLayout
+    ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:
+        spread = self.spread(group)
+        index, weight, hyper = spread.put((_by_run(part.index), _by_run(part.weight), group.hyper), 0)
+        number = spread.put(np.int32(epoch))
+        return validate(self.setup, part.lengths, spread, self.data, number, hyper, state, index, weight)
+
     def judge(self, group: Group, state: RunState, epoch: int, part: PartLayout) -> RunState:
         """The state with its best epoch so far on a part, which `epoch` may be; training is not touched."""
-        shown = jax.tree.map(jnp.copy, state)  # `validate` consumes what it is given
-        judged, _ = validate(
-            self.setup, part.lengths, self.data, group.hyper, shown, jnp.asarray(epoch, jnp.int32),
-            tuple(map(jnp.asarray, part.index)), tuple(map(jnp.asarray, part.weight)),
-        )  # fmt: skip
-        return judged
+        return self._validate(group, state, epoch, part)[0]
 
     def predict(
         self, group: Group, params: Any, buffers: Any, part: PartLayout
@@ -216,15 +307,18 @@ class Engine:
         Returns:
             For each run, a list of (row of the study, logits [c], attention [n] or None), in the part's order.
         """
-        logits, attention = predict(
-            self.setup, part.lengths, self.data, group.hyper, params, buffers,
-            tuple(map(jnp.asarray, part.index)), tuple(map(jnp.asarray, part.weight)),
-        )  # fmt: skip
+        spread = self.spread(group)
+        own = spread.put((group.hyper, params, buffers, _by_run(part.index), _by_run(part.weight)), 0)
+        logits, attention = jax.device_get(predict(self.setup, part.lengths, spread, self.data, *own))
         runs: list[list[tuple[int, np.ndarray, np.ndarray | None]]] = [[] for _ in group.numbers]
         for index, weight, out, att in zip(part.index, part.weight, logits, attention, strict=True):
-            out, att = np.asarray(out), None if att is None else np.asarray(att)
             for s, r, b in np.argwhere(weight > 0):
                 row = int(index[s, r, b])
-                seen = None if att is None else att[s, r, b, : self.lengths[row]]
-                runs[r].append((row, out[s, r, b], seen))
+                seen = None if att is None else att[r, s, b, : self.lengths[row]]
+                runs[r].append((row, out[r, s, b], seen))
         return [sorted(run, key=lambda p: p[0]) for run in runs]
+
+
+def _by_run(blocks: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """[s, r, b] to [r, s, b]."""
+    return tuple(b.swapaxes(0, 1) for b in blocks)

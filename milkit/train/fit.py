@@ -12,7 +12,7 @@ from milkit.train.state import RunState
 
 def start(engine: Engine, model: object, in_features: int, out_features: int, group: Group) -> RunState:
     """States of a group before the first epoch; dummies are finished from the start."""
-    state = initialise(model, in_features, out_features, engine.setup.train, group.hyper.rate, group.keys)
+    state = initialise(model, in_features, out_features, engine.setup.train, group.keys)
     return state._replace(finished=jnp.asarray(~group.active))
 
 

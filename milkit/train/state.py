@@ -12,8 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from milkit.errors import ConfigError
-from milkit.train.config import Train
-from milkit.train.optim import Rates, direction
+from milkit.train import optim
+from milkit.train.config import Precision, Train
+from milkit.train.precision import lowered, raised
 from milkit.types import Bags, Output
 
 Graph = Any
@@ -25,7 +26,7 @@ class RunState(NamedTuple):
     Attributes:
         params: trained arrays.
         buffers: the module's other arrays (batch statistics, dropout rates).
-        optimizer: optax's state.
+        optimizer: of `milkit.train.optim`.
         gradient: summed gradient of the update under way; empty when every step is an update.
         gradient_weight: weight of the bags in it.
         updates: updates made.
@@ -97,16 +98,14 @@ def initial_arrays(model: Any, in_features: int, out_features: int, key: Key[Arr
     return parts[1], parts[2]
 
 
-def initial_state(
-    model: Any, in_features: int, out_features: int, train: Train, rate: Rates, key: Key[Array, ""]
-) -> RunState:
+def initial_state(model: Any, in_features: int, out_features: int, train: Train, key: Key[Array, ""]) -> RunState:
     """The state of one run before its first step."""
     params, buffers = initial_arrays(model, in_features, out_features, key)
     zero = jnp.zeros((), jnp.int32)
     return RunState(
         params=params,
         buffers=buffers,
-        optimizer=direction(train, rate).init(params),
+        optimizer=optim.start(train, params),
         gradient=jax.tree.map(jnp.zeros_like, params) if train.accumulate > 1 else (),
         gradient_weight=jnp.zeros((), jnp.float32),
         updates=zero,
@@ -123,17 +122,27 @@ def initial_state(
     )
 
 
-def forward(graph: Graph, params: Any, buffers: Any, bags: Bags, key: Key[Array, ""] | None) -> tuple[Output, Any]:
+def forward(
+    graph: Graph,
+    params: Any,
+    buffers: Any,
+    bags: Bags,
+    key: Key[Array, ""] | None,
+    precision: Precision = "float32",
+) -> tuple[Output, Any]:
     """The module's output on some bags, and its buffers afterwards.
 
     Args:
         graph, params, buffers: the parts of the module.
         bags: a padded batch.
         key: draws of this step; None evaluates (deterministic).
+        precision: what the module computes in; the output is float32 either way.
     """
+    params, bags = lowered(precision, params, bags)
     # copy: without it Flax refuses to write batch statistics under a gradient
     module = nnx.merge(graph, params, buffers, copy=True)
     if key is None:
-        return module(bags, deterministic=True), buffers
+        return raised(module(bags, deterministic=True)), buffers
     output = module(bags, deterministic=False, rngs=nnx.Rngs(key))
-    return output, nnx.state(module, nnx.Not(nnx.Param))
+    after = nnx.state(module, nnx.Not(nnx.Param))
+    return raised(output), jax.tree.map(lambda new, old: new.astype(old.dtype), after, buffers)

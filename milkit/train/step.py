@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
+from milkit.nn.chunks import LongBags
 from milkit.train import optim
 from milkit.train.config import Train
 from milkit.train.select import criterion
@@ -73,6 +74,7 @@ def gather(
     length: int,
     key: Key[Array, ""] | None = None,
     train: Train | None = None,
+    at_once: int | None = None,
 ) -> Bags:
     """Bags out of the packed study, padded to `length`, scaled for this run.
 
@@ -83,6 +85,7 @@ def gather(
         weight: fillers (0) become all padding.
         length: padded length; a longer bag is subsampled, which needs `key`.
         key, train: given in training only: draws the subsample and the instance dropout.
+        at_once: longer bags are read so many instances at a time, when the model asks for them.
     """
     n = data.lengths[index][:, None]
     place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (len(index), length))
@@ -92,11 +95,16 @@ def gather(
     if key is not None and train is not None and train.instance_dropout > 0.0:
         mask = drop_instances(key, mask, train.instance_dropout)
     rows = data.offsets[index][:, None] + place
-    x = scaled(hyper, jnp.take(data.x, rows, axis=0, mode="clip"), mask)
+
+    def read(rows: Int[Array, "b m"], mask: Bool[Array, "b m"]) -> Float[Array, "b m d"]:
+        return scaled(hyper, jnp.take(data.x, rows, axis=0, mode="clip"), mask)
+
     xy = None
     if data.coords_um is not None:
         xy = jnp.where(mask[..., None], jnp.take(data.coords_um, rows, axis=0, mode="clip"), 0.0)
-    return Bags(x, mask, xy)
+    if at_once is not None and length > at_once:
+        return LongBags(read, rows, mask, at_once, xy)
+    return Bags(read(rows, mask), mask, xy)
 
 
 def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
@@ -141,6 +149,22 @@ def batch_loss(setup: Setup, hyper: Hyper, output: Output, batch: Batch) -> Floa
     return jnp.where(batch.weight > 0, values, 0.0)
 
 
+class Learned(NamedTuple):
+    """What a step's bags say, before anything moves.
+
+    Attributes:
+        total: weighted sum of the losses.
+        values: loss of each bag, [b].
+        gradient: of `total`, shaped as the parameters.
+        buffers: the module's, after the forward pass.
+    """
+
+    total: Any
+    values: Any
+    gradient: Any
+    buffers: Any
+
+
 def train_step(
     setup: Setup,
     length: int,
@@ -158,10 +182,47 @@ def train_step(
     A step without weight, and any step of a finished or failed run, changes nothing: not the parameters, the optimiser,
     the buffers or a counter (a zero gradient alone would still move Adam).
     """
-    epoch, step = position
-    draws = jax.random.fold_in(jax.random.fold_in(key, epoch), step)
-    bags = gather(data, hyper, index, weight, length, jax.random.fold_in(draws, 0), setup.train)
-    return step_on(setup, hyper, draws, position, state, Batch(bags, data.target[index], weight, index), update)
+    learned = learn_gathered(setup, length, data, hyper, key, position, state.params, state.buffers, index, weight)
+    return settle(setup, True, hyper, position, state, learned, index, weight, update)
+
+
+def learn_gathered(
+    setup: Setup,
+    length: int,
+    data: Packed,
+    hyper: Hyper,
+    key: Key[Array, ""],
+    position: tuple[Int[Array, ""], Int[Array, ""]],
+    params: Any,
+    buffers: Any,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+) -> Learned:
+    """`learn` from bags of the packed study, padded to `length`."""
+    draws = step_key(key, position)
+    at_once = setup.train.instances_at_once
+    bags = gather(data, hyper, index, weight, length, jax.random.fold_in(draws, 0), setup.train, at_once)
+    return learn(setup, hyper, draws, params, buffers, Batch(bags, data.target[index], weight, index))
+
+
+def step_key(key: Key[Array, ""], position: tuple[Int[Array, ""], Int[Array, ""]]) -> Key[Array, ""]:
+    """The key of one step's draws; position is (epoch, step), each from 0."""
+    return jax.random.fold_in(jax.random.fold_in(key, position[0]), position[1])
+
+
+def learn(setup: Setup, hyper: Hyper, draws: Key[Array, ""], params: Any, buffers: Any, batch: Batch) -> Learned:
+    """Loss and gradient on bags that are at hand; `draws` is the key of this step."""
+    bags = batch.bags
+    assert isinstance(bags, Bags)
+
+    def objective(params: Any) -> tuple[Array, Any]:
+        key, precision = jax.random.fold_in(draws, 1), setup.train.precision
+        output, after = forward(setup.graph, params, buffers, bags, key, precision)
+        values = batch_loss(setup, hyper, output, batch)
+        return jnp.sum(values * batch.weight), (values, after)
+
+    (total, (values, after)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+    return Learned(total, values, gradient, after)
 
 
 def step_on(
@@ -174,31 +235,44 @@ def step_on(
     update: Bool[Array, ""],
 ) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
     """`train_step` on bags that are at hand; `draws` is the key of this step."""
+    learned = learn(setup, hyper, draws, state.params, state.buffers, batch)
+    return settle(setup, True, hyper, position, state, learned, batch.index, batch.weight, update)
+
+
+def settle(
+    setup: Setup,
+    careful: bool,
+    hyper: Hyper,
+    position: tuple[Int[Array, ""], Int[Array, ""]],
+    state: RunState,
+    learned: Learned,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+    update: Bool[Array, ""],
+) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
+    """Move a run by what it learned, or fail it; see `train_step`.
+
+    Args:
+        setup, hyper, position, state, learned, index, weight, update: as there.
+        careful: whether to look for a gradient that is not finite beneath a finite loss. The look costs a tenth of a
+            small network's step, so the engine looks only once parameters have turned out not to be finite.
+    """
     epoch, step = position
-    bags, weight, index = batch.bags, batch.weight, batch.index
-    assert isinstance(bags, Bags)
-
-    def objective(params: Any) -> tuple[Array, Any]:
-        output, buffers = forward(setup.graph, params, state.buffers, bags, jax.random.fold_in(draws, 1))
-        values = batch_loss(setup, hyper, output, batch)
-        return jnp.sum(values * weight), (values, buffers)
-
-    (total, (values, buffers)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     seen = jnp.sum(weight)
     alive = ~(state.finished | state.failed) & (seen > 0)
-    finite = jnp.isfinite(total)
-    if careful:  # a sum is finite only if all of its terms are; a finite loss can have a gradient that is not
-        finite &= jnp.isfinite(sum(jnp.sum(g) for g in jax.tree.leaves(gradient)))
+    finite = jnp.isfinite(learned.total)
+    if careful:  # a sum is finite only if all of its terms are
+        finite &= jnp.isfinite(sum(jnp.sum(g) for g in jax.tree.leaves(learned.gradient)))
     bad, counts = alive & ~finite, alive & finite
-    kept = _move(setup.train, hyper, counts, state, gradient, seen, update)
+    kept = _move(setup.train, hyper, counts, state, learned.gradient, seen, update)
     kept = kept._replace(
-        buffers=keep_where(counts, buffers, state.buffers),
+        buffers=keep_where(counts, learned.buffers, state.buffers),
         failed=state.failed | bad,
         failed_epoch=jnp.where(bad, epoch, state.failed_epoch),
         failed_step=jnp.where(bad, step, state.failed_step),
-        failed_bag=jnp.where(bad, index[jnp.argmax(~jnp.isfinite(values))], state.failed_bag),
+        failed_bag=jnp.where(bad, index[jnp.argmax(~jnp.isfinite(learned.values))], state.failed_bag),
     )
-    return kept, (jnp.where(counts, total, 0.0), jnp.where(counts, seen, 0.0))
+    return kept, (jnp.where(counts, learned.total, 0.0), jnp.where(counts, seen, 0.0))
 
 
 def _move(
@@ -248,8 +322,8 @@ def predict_step(
     weight: Float[Array, "b"],
 ) -> tuple[Float[Array, "b c"], Float[Array, "b n"] | None]:
     """Logits, and attention averaged over heads, of some bags on all their instances."""
-    bags = gather(data, hyper, index, weight, length)
-    output, _ = forward(setup.graph, params, buffers, bags, None)
+    bags = gather(data, hyper, index, weight, length, at_once=setup.train.instances_at_once)
+    output, _ = forward(setup.graph, params, buffers, bags, None, setup.train.precision)
     return output.logits, None if output.attention is None else output.attention.mean(-1)
 
 

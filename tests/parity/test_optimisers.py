@@ -34,10 +34,10 @@ def test_follows_torch(name):
         train = Train(config)
         rate = optim.rates(train, 100)
         params = jnp.asarray(start)
-        state = optim.direction(train, rate).init(params)
+        state = optim.start(train, params)
         for step in range(25):
             gradient = np.cos(a @ np.asarray(params) + step)
-            params, state = optim.apply(train, rate, jnp.array(step), jnp.asarray(gradient), state, params)
+            params, state = optim.apply(train, rate, jnp.array(True), jnp.array(step), jnp.asarray(gradient), state, params)
             target.grad = torch.tensor(np.cos(a @ target.detach().numpy() + step))
             optimizer.step()
         np.testing.assert_allclose(params, target.detach().numpy(), rtol=1e-9, atol=1e-11)

@@ -20,7 +20,7 @@ from milkit.train.config import Adam, Sgd, Train
 from milkit.train.engine import run_key, train_epoch
 from milkit.train.fit import fit, start
 from milkit.train.state import forward, graph_of, initial_state
-from milkit.train.step import subsample, gather, judge_epoch, train_step
+from milkit.train.step import gather, judge_epoch, subsample, train_step
 from milkit.types import Bags, Output
 
 
@@ -73,7 +73,7 @@ def test_one_run_is_many_runs_of_one(experiment):
             lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a), tree
         )
         packed, hyper = double(data.engine.data), double(wide.hyper)
-        states = double(jax.vmap(lambda k, r: initial_state(model, 6, 1, setup.train, r, k))(wide.keys, hyper.rate))
+        states = double(jax.vmap(lambda k: initial_state(model, 6, 1, setup.train, k))(wide.keys))
         step = lambda h, k, s, i, w: train_step(  # noqa: E731
             setup, 9, packed, h, k, (jnp.array(0), jnp.array(0)), s, i, w, jnp.array(True)
         )[0]
@@ -93,7 +93,7 @@ def one_step(experiment, weight, optimizer=None, **train):
     group = data.group(0)
     one = lambda tree: jax.tree.map(lambda a: a[0], tree)  # noqa: E731
     hyper, key = one(group.hyper), group.keys[0]
-    state = initial_state(data.experiment.model, 6, 1, data.experiment.train, hyper.rate, key)
+    state = initial_state(data.experiment.model, 6, 1, data.experiment.train, key)
     args = (data.engine.setup, 9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
     new, _ = train_step(*args, state, jnp.array([3]), jnp.array([weight]), jnp.array(weight > 0))
     # a second step, so that Adam has moments to carry
@@ -134,7 +134,7 @@ def test_accumulated_steps_are_one_step_on_the_batch(experiment):
     key = run_key(0, 0, 0, 0, 0)
     args = (9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
     setup = data.engine.setup
-    begin = lambda s: initial_state(experiment.model, 6, 1, s.train, hyper.rate, key)  # noqa: E731
+    begin = lambda s: initial_state(experiment.model, 6, 1, s.train, key)  # noqa: E731
     one = jnp.ones(1)
     state, _ = train_step(setup, *args, begin(setup), jnp.array([3]), one, jnp.array(False))
     assert same_bits(state.params, begin(setup).params)  # only gathered so far
@@ -220,24 +220,14 @@ def test_an_epoch_compiles_once_for_all_programs_and_never_calls_back(experiment
     assert train_epoch._cache_size() - before <= 1
     group = data.group(0)
     state = start(data.engine, experiment.model, 6, 1, group)
-    order = (
-        np.zeros(3, np.int32),
-        np.zeros((3, 4, 1), np.int32),
-        np.ones((3, 4, 1), np.float32),
-        np.ones((3, 4), bool),
-    )
-    engine = data.engine
-    text = train_epoch.lower(
-        engine.setup, engine.layout.rungs, engine.data, group.hyper, group.keys, state, jnp.array(0, jnp.int32), order
-    ).as_text()
+    text = data.engine.lower(group, state).as_text()
     assert "callback" not in text
 
 
 def test_dropout_draws_differ_between_runs_and_follow_the_key():
     model = ABMIL(encoder=(32,), attention=4, dropout=0.5)
     graph = graph_of(model, 6, 1)
-    rate = optim.rates(Train(), 1)
-    state = initial_state(model, 6, 1, Train(), rate, jax.random.key(0))
+    state = initial_state(model, 6, 1, Train(), jax.random.key(0))
     bags = Bags.of(np.ones((3, 6), np.float32))
     out = [
         float(forward(graph, state.params, state.buffers, bags, jax.random.key(k))[0].logits[0, 0]) for k in (1, 1, 2)
@@ -304,7 +294,7 @@ def test_accumulation_weighs_bags_not_steps(experiment):
     key = run_key(0, 0, 0, 0, 0)
     args = (9, data.engine.data, hyper, key, (jnp.array(0), jnp.array(0)))
     setup = data.engine.setup
-    begin = lambda s: initial_state(experiment.model, 6, 1, s.train, hyper.rate, key)  # noqa: E731
+    begin = lambda s: initial_state(experiment.model, 6, 1, s.train, key)  # noqa: E731
     state, _ = train_step(setup, *args, begin(setup), jnp.array([3, 0]), jnp.array([1.0, 0.0]), jnp.array(False))
     state, _ = train_step(setup, *args, state, jnp.array([4, 5]), jnp.ones(2), jnp.array(True))
     whole = setup._replace(train=replace(setup.train, accumulate=1))
@@ -406,7 +396,7 @@ def test_a_models_own_objective_is_what_is_minimised(experiment):
     data = prepare(replace(experiment, train=replace(experiment.train, optimizer=Sgd(0.5, momentum=0.0))))
     hyper = jax.tree.map(lambda a: a[0], data.group(0).hyper)
     key = run_key(0, 0, 0, 0, 0)
-    state = initial_state(experiment.model, 6, 1, data.experiment.train, hyper.rate, key)
+    state = initial_state(experiment.model, 6, 1, data.experiment.train, key)
     plain = data.engine.setup
     double = plain._replace(objective=lambda output, batch, bag_loss: (2.0 * bag_loss(output.logits), {}))
     moved = [

@@ -11,10 +11,10 @@ from milkit.train.config import Adam, AdamW, Sgd, Train
 def two_updates(train, gradient=2.0, start=1.0, updates=10):
     rate = optim.rates(train, updates)
     params = jnp.array([start])
-    state = optim.direction(train, rate).init(params)
+    state = optim.start(train, params)
     seen = []
     for i in range(2):
-        params, state = optim.apply(train, rate, jnp.array(i), jnp.array([gradient]), state, params)
+        params, state = optim.apply(train, rate, jnp.array(True), jnp.array(i), jnp.array([gradient]), state, params)
         seen.append(float(params[0]))
     return seen
 
@@ -37,8 +37,10 @@ def test_adamw_decays_the_parameter_not_the_gradient():
 def test_clip_bounds_the_global_norm():
     rate = optim.rates(train := Train(Sgd(1.0, momentum=0.0), clip=1.0), 10)
     params = (jnp.zeros(1), jnp.zeros(1))
-    state = optim.direction(train, rate).init(params)
-    moved, _ = optim.apply(train, rate, jnp.array(0), (jnp.array([3.0]), jnp.array([4.0])), state, params)
+    state = optim.start(train, params)
+    moved, _ = optim.apply(
+        train, rate, jnp.array(True), jnp.array(0), (jnp.array([3.0]), jnp.array([4.0])), state, params
+    )
     assert np.ravel(moved) == pytest.approx([-0.6, -0.8], rel=1e-6)
 
 

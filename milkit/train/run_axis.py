@@ -1,0 +1,94 @@
+"""The run axis: the one place where functions of one run become functions of many.
+
+The runs of a program lie on the leading axis of every per-run array. They are shared out over devices, a device goes
+through its share block by block, and the runs of a block are computed side by side (`vmap`). How many runs stand in a
+block (the *width*) decides the bits; how many blocks and devices there are does not.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "runs"
+SHARED = None
+
+
+class Spread(NamedTuple):
+    """How the runs of a program are spread; hashable, so a compiled function can be made for it.
+
+    Attributes:
+        width: runs side by side in one block.
+        devices: that share the blocks.
+    """
+
+    width: int
+    devices: int = 1
+
+    def mesh(self) -> Mesh:
+        """The devices that are used: the first ones."""
+        return Mesh(np.asarray(jax.devices()[: self.devices]), (AXIS,))
+
+    def put(self, value: Any, axis: int | None = None) -> Any:
+        """Arrays onto the devices: copied to each of them, or cut along `axis`."""
+        spec = PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, AXIS)
+        return jax.device_put(value, NamedSharding(self.mesh(), spec))
+
+
+def devices_for(blocks: int, available: int) -> int:
+    """The most devices that share so many blocks evenly."""
+    return max(d for d in range(1, max(1, min(blocks, available)) + 1) if blocks % d == 0)
+
+
+def side_by_side(f: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """`vmap` over the leading axis; a single run is computed without one, which is faster.
+
+    Args:
+        f: of one run.
+        in_axes: 0 for per-run arguments, None for shared ones.
+    """
+
+    def g(*values: Any) -> Any:
+        first = next(v for v, a in zip(values, in_axes, strict=True) if a is not None and jax.tree.leaves(v))
+        if jax.tree.leaves(first)[0].shape[0] > 1:
+            return jax.vmap(f, in_axes)(*values)
+        one = [jax.tree.map(lambda x: x[0], v) if a == 0 else v for v, a in zip(values, in_axes, strict=True)]
+        return jax.tree.map(lambda x: x[None], f(*one))
+
+    return g
+
+
+def over_blocks(spread: Spread, f: Callable[..., Any], shared: int) -> Callable[..., Any]:
+    """A function of one block, as a function of all runs of a program.
+
+    Args:
+        spread: width and devices.
+        f: takes `shared` values that are the same for all runs, then per-run values with a leading axis of
+            `spread.width`, and gives such values back.
+        shared: how many.
+
+    Returns:
+        The same with a leading axis of any multiple of the width, cut over the devices.
+    """
+
+    def local(*values: Any) -> Any:
+        common, own = values[:shared], values[shared:]
+        blocks = jax.tree.leaves(own)[0].shape[0] // spread.width
+        one_block = partial(f, *common)
+        if blocks == 1:
+            return one_block(*own)
+        cut = jax.tree.map(lambda x: x.reshape(blocks, spread.width, *x.shape[1:]), own)
+        out = jax.lax.map(lambda block: one_block(*block), cut)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
+    def everywhere(*values: Any) -> Any:
+        per_value = (PartitionSpec(),) * shared + (PartitionSpec(AXIS),) * (len(values) - shared)
+        shards = jax.shard_map(
+            local, mesh=spread.mesh(), in_specs=per_value, out_specs=PartitionSpec(AXIS), check_vma=False
+        )
+        return shards(*values)
+
+    return everywhere
