@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from milkit.errors import ConfigError
 from milkit.execute.threads import pool_size
 
 PACKAGES = ("milkit", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "h5py", "safetensors")
@@ -52,6 +53,22 @@ def decides_bits(env: dict[str, Any]) -> dict[str, Any]:
         "xla_flags",
     )
     return {name: env.get(name) for name in names}
+
+
+def seconds_from(variable: str, default: float) -> float:
+    """A number of seconds that an environment variable may set.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    said = os.environ.get(variable, "")
+    try:
+        seconds = float(said or default)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise ConfigError(f"The environment variable {variable} is {said!r}; give a number of seconds, or unset it.")
+    return seconds
 
 
 def _version(name: str) -> str:
