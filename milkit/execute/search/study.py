@@ -16,6 +16,7 @@ from milkit.execute.search.choose import Found, best, best_on_test, found_in
 from milkit.execute.search.family import Compiled, Family, candidates, compiled, families
 from milkit.execute.search.final import finals
 from milkit.execute.search.tables import search_json, trials_csv
+from milkit.execute.search.tpe import close_journal, optuna_or_error, proposals
 from milkit.execute.search.trials import Place, Trial, places, rounds_on_disk, write_proposals
 from milkit.search import Tpe
 
@@ -49,6 +50,8 @@ def search_through(base: Prepared, out: Path, train: Callable[[Prepared, Sequenc
         MilkitError, KeyboardInterrupt: what `train` raises; what had finished is kept.
     """
     search = base.experiment.search
+    if isinstance(search, Tpe):
+        optuna_or_error()
     while True:
         study, rounds = _trials(base, out)
         numbers = [p for p in range(study.programs) if not is_done(out, p)] if rounds else []
@@ -62,6 +65,8 @@ def search_through(base: Prepared, out: Path, train: Callable[[Prepared, Sequenc
             break
         _propose(base, _families(study) if rounds else [], out, rounds)
     trained, found = _families(study), found_in(_families(study), out)
+    if isinstance(search, Tpe):
+        close_journal(search, places(base.plan), out, found)
     chosen = _chosen(base, trained, found, out)[0]
     write_text(out / TRIALS, trials_csv(base, found, trained, chosen["validation"]))
     write_json(out / SUMMARY, search_json(base, trained, found, chosen))
@@ -127,8 +132,6 @@ def _families(study: Prepared) -> list[Family]:
 
 
 def _propose(base: Prepared, trained: Sequence[Family], out: Path, rounds: list[list[Trial]]) -> None:
-    from milkit.execute.search.tpe import proposals
-
     search: Any = base.experiment.search
     drawn = proposals(search, places(base.plan), out, found_in(trained, out), len(rounds))
     write_proposals(out, len(rounds), drawn)
