@@ -15,7 +15,6 @@ from milkit.errors import ConfigError
 from milkit.execute.prepare import prepare
 from milkit.models import ABMIL
 from milkit.task import Binary
-from milkit.train import optim
 from milkit.train.config import Adam, Sgd, Train
 from milkit.train.engine import run_key, train_epoch
 from milkit.train.fit import fit, start
