@@ -68,6 +68,7 @@ _OURS = (
     *("figures", "weights", "programs", "source", "survival.json", "columns.csv", "progress.jsonl"),
     *("few_labels", "label_curve.json", "label_curve.csv", "search", "trials.csv", "search.json"),
 )
+_FOLDERS = ("programs", "weights", "source", "figures", "few_labels", "search")
 _GONE = ".gone"
 _HIDDEN = (".lock", ".begin", _GONE)
 _BEFORE_CONFIG = (
@@ -125,7 +126,7 @@ def sweep(out: Path) -> None:
     shutil.rmtree(out / _GONE, ignore_errors=True)
     own = "|".join(map(re.escape, _OURS))
     here = re.compile(rf"\.?({own})\.(\d+\.)?tmp|\.({own})\.\w+\.part")
-    inside = [p for name in ("programs", "weights", "source", "figures") for p in (out / name).rglob("*.tmp")]
+    inside = [p for name in _FOLDERS for p in (out / name).rglob("*.tmp")]
     for path in [*(p for p in out.iterdir() if here.fullmatch(p.name)), *inside]:
         path.unlink(missing_ok=True)
 
@@ -153,7 +154,7 @@ def _same_settings(old: Path, settings: dict[str, Any]) -> None:
         k for k in before.keys() | now.keys()
         if before.get(k) != now.get(k)
         # the width that was chosen stands beside the one that was asked for, and a replay asks for it
-        and k not in ("digest", "experiment.train.width", "source.file")
+        and k not in ("digest", "experiment.train.width", "experiment.train.memory", "source.file")
         # the settings say all of an experiment, unless it has a model of one's own
         and (own_model or not k.startswith("source.files"))
     )  # fmt: skip

@@ -119,4 +119,4 @@ def experiment_of(folder: Path, settings: Mapping[str, Any], bags: Path | None) 
     parts = {k: v for k, v in stated.items() if k != "type" and (k != "data" or bags is None)}
     built: dict[str, Any] = {k: config.from_json(v, allowed, f"{file}, {k}") for k, v in parts.items()}
     experiment = Experiment(**built) if bags is None else Experiment(data=bags_from(bags), **built)
-    return replace(experiment, train=replace(experiment.train, width=settings["width"]))
+    return replace(experiment, train=replace(experiment.train, width=settings["width"], memory=settings["memory"]))

@@ -150,7 +150,6 @@ class Processes:
             "bits": decides_bits(environment()),
             "jax": {name: getattr(settings, name) for name in names},
             "tracked": len(work.trackers) > 0,
-            "study": study_text(work),
         }
 
     def worker(self, place: int) -> _Worker:

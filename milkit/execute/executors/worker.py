@@ -22,7 +22,7 @@ from typing import Any
 from milkit.errors import MilkitError
 from milkit.execute.executors.base import run_once
 from milkit.execute.executors.handover import rebuild
-from milkit.execute.prepare import Prepared
+from milkit.execute.search import grown
 
 
 class _Line:
@@ -79,26 +79,23 @@ def main() -> None:
 def _serve(line: _Line) -> None:
     _set_jax(line.hello)
     out = Path(line.hello["out"])
-    prepared, built = _study(line), line.hello["study"]
+    bags = line.hello["bags"]
+    base = rebuild(out, None if bags is None else Path(bags), line.hello["bits"])
     line.say(ready=True)
+    study, built = base, ""
     trackers: list[Any] = [_Epochs(line)] if line.hello["tracked"] else []
     while True:
         told = line.told.get()
         if line.stopping.is_set():
             raise KeyboardInterrupt
         if told["study"] != built:
-            prepared, built = _study(line), told["study"]
+            study, built = grown(base, out), told["study"]
 
         def tell(epochs: int, note: str) -> None:
             line.say(tell=[epochs, note])
 
-        run_once(prepared, told["program"], out, trackers, tell, line.stopping.is_set)
+        run_once(study, told["program"], out, trackers, tell, line.stopping.is_set)
         line.say(done=told["program"])
-
-
-def _study(line: _Line) -> Prepared:
-    bags = line.hello["bags"]
-    return rebuild(Path(line.hello["out"]), None if bags is None else Path(bags), line.hello["bits"])
 
 
 def _set_jax(hello: dict[str, Any]) -> None:
