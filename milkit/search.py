@@ -24,6 +24,7 @@ ROOTS = ("model", "train")
 FIXED = {
     "train.select": "trials are compared by this criterion",
     "train.width": "bits are promised for one width only",
+    "train.memory": "bits are promised within one mode only",
 }
 """Fields that a search leaves alone, and why."""
 MOST_TRIALS = 10_000
@@ -85,6 +86,7 @@ class Choice:
 
 Values = LogUniform | Uniform | Choice
 Space = tuple[tuple[str, Values], ...]
+Written = Space | Mapping[str, Values]
 
 
 def _check_ends(values: LogUniform | Uniform) -> None:
@@ -96,12 +98,12 @@ def _check_ends(values: LogUniform | Uniform) -> None:
 class Grid:
     """Every combination of the choices, the last field moving fastest."""
 
-    space: Space
+    space: Written
     """Dotted field names to `Choice(...)`, written as a dict."""
 
     def __post_init__(self) -> None:
         _check_space(self)
-        for name, values in self.space:
+        for name, values in space_of(self):
             if not isinstance(values, Choice):
                 raise ConfigError(
                     f"search.space[{name!r}] is {values!r}, which has no end of values for a Grid; list them by "
@@ -113,14 +115,14 @@ class Grid:
     @property
     def trials(self) -> int:
         """How many configurations are tried."""
-        return math.prod(len(values.values) for _, values in self.space if isinstance(values, Choice))
+        return math.prod(len(values.values) for _, values in space_of(self) if isinstance(values, Choice))
 
 
 @dataclass(frozen=True)
 class Random:
     """Independent draws (Bergstra & Bengio, 2012). A trial's values do not depend on how many trials there are."""
 
-    space: Space
+    space: Written
     """Dotted field names to `LogUniform`, `Uniform` or `Choice`, written as a dict."""
     trials: int
     """How many configurations are tried."""
@@ -140,7 +142,7 @@ class Tpe:
     that this fold tests. Needs `pip install "milkit[optuna]"`.
     """
 
-    space: Space
+    space: Written
     """Dotted field names to `LogUniform`, `Uniform` or `Choice`, written as a dict."""
     trials: int
     """How many configurations are tried in each fold."""
@@ -173,6 +175,9 @@ def at_once(search: Search | None) -> int:
     return min(search.batch, search.trials) if isinstance(search, Tpe) else search.trials
 
 
+def space_of(search: Search) -> Space:
+    """The searched fields and their values, in the order they were written in."""
+    return tuple(search.space.items()) if isinstance(search.space, Mapping) else search.space
 
 
 def _check_space(search: Any) -> None:
@@ -195,12 +200,12 @@ def _check_space(search: Any) -> None:
 
 def stated(search: Grid | Random) -> list[dict[str, Any]]:
     """The values of every trial of a search whose trials are known before anything is trained."""
-    names = [name for name, _ in search.space]
+    names = [name for name, _ in space_of(search)]
     if isinstance(search, Grid):
-        every = itertools.product(*(values.values for _, values in search.space if isinstance(values, Choice)))
+        every = itertools.product(*(values.values for _, values in space_of(search) if isinstance(values, Choice)))
         return [dict(zip(names, combination, strict=True)) for combination in every]
     return [
-        {name: values.at(_draw(search.seed, trial, place)) for place, (name, values) in enumerate(search.space)}
+        {name: values.at(_draw(search.seed, trial, place)) for place, (name, values) in enumerate(space_of(search))}
         for trial in range(search.trials)
     ]
 
@@ -257,7 +262,7 @@ def check_search(experiment: Any) -> None:
             "A label-budget curve and a search in one study would choose a configuration for every budget; give "
             "search=None or labels=None: search first, then draw the curve of what was chosen."
         )
-    for name, _ in search.space:
+    for name, _ in space_of(search):
         if name.split(".")[0] not in ROOTS:
             raise ConfigError(
                 f"search.space names {name!r}; a search varies fields of the model and of training, such as "
@@ -285,7 +290,7 @@ def _to_check(search: Search) -> Iterator[dict[str, Any]]:
     if not isinstance(search, Tpe):
         yield from stated(search)
         return
-    ends = {name: v.values if isinstance(v, Choice) else (v.low, v.high) for name, v in search.space}
+    ends = {name: v.values if isinstance(v, Choice) else (v.low, v.high) for name, v in space_of(search)}
     first = {name: values[0] for name, values in ends.items()}
     for name, values in ends.items():
         for value in values:

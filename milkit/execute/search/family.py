@@ -18,7 +18,7 @@ from milkit.execute.prepare import Prepared, Run, lay_out
 from milkit.execute.search.trials import Place, Trial
 from milkit.experiment import Experiment
 from milkit.nn.dropout import Rate
-from milkit.search import Choice, with_values
+from milkit.search import Choice, space_of, with_values
 from milkit.train import optim
 from milkit.train.engine import Group
 from milkit.train.state import RunState, graph_of, initial_arrays
@@ -74,13 +74,14 @@ class Family(Prepared):
         runs += [runs[0]] * (self.width - len(runs))
         rates = [dict(self.candidate(run).rates) for run in runs]
         leaves, tree = jax.tree.flatten(state.buffers)
+        unflatten: Any = jax.tree.unflatten
         changed = [
             np.asarray([rate[i] for rate in rates], leaf.dtype) if i in rates[0] else None
             for i, leaf in enumerate(leaves)
         ]
 
         def filled() -> Any:  # twice, as a program gives its arrays up to its result
-            return tree.unflatten([a if c is None else jnp.asarray(c) for a, c in zip(leaves, changed, strict=True)])
+            return unflatten(tree, [a if c is None else jnp.asarray(c) for a, c in zip(leaves, changed, strict=True)])
 
         return state._replace(buffers=filled(), best_buffers=jax.tree.map(jnp.copy, filled()))
 
@@ -91,7 +92,8 @@ def candidates(base: Prepared, trials: Sequence[Trial]) -> list[Candidate]:
     Raises:
         ConfigError: values cannot be combined, or a continuous field does not ride on the run axis.
     """
-    space = dict(base.experiment.search.space)  # type: ignore[union-attr]
+    search: Any = base.experiment.search
+    space = dict(space_of(search))
     inside, outside = base.study.features, base.out_features
     found = []
     for trial in trials:
@@ -101,10 +103,10 @@ def candidates(base: Prepared, trials: Sequence[Trial]) -> list[Candidate]:
             value = value_at(experiment, name)
             rides = name in RIDING and bool(value)
             if name.startswith("model.") and isinstance(value, float) and value:
-                a, b = _with(family, name, PLACEHOLDER), _with(family, name, OTHER)
-                leaves = a and b and rate_leaves(a.model, b.model, inside, outside)
+                a, b = (_with(family, name, value) for value in (PLACEHOLDER, OTHER))
+                leaves = rate_leaves(a.model, b.model, inside, outside) if a and b else ()  # type: ignore[arg-type]
                 rides = bool(leaves)
-                rates += [(leaf, value) for leaf in leaves or ()]
+                rates += [(leaf, value) for leaf in leaves]
             if rides:
                 family = _with(family, name, PLACEHOLDER) or family
             elif not isinstance(of, Choice) and value:

@@ -109,9 +109,10 @@ def finals(
 
 def _like(base: Prepared, family: Family, runs: Any = None, kept: Any = None) -> Final:
     """Runs of the study on a family's engine."""
-    parts = (base.study, base.plan, base.runs if runs is None else runs, base.width)
-    engines = (family.engine, family.optimistic, family.hyper, family.loss, base.measured)
-    return Final(family.experiment, *parts, *engines, kept=kept)
+    return Final(
+        family.experiment, base.study, base.plan, base.runs if runs is None else runs, base.width, family.engine,
+        family.optimistic, family.hyper, family.loss, base.measured, kept=kept,
+    )  # fmt: skip
 
 
 def _row(kept: Kept, run: Run) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def _weights(out: Path, selection: str, kept: Sequence[Kept], width: int) -> dic
     stacked = [
         jnp.asarray(np.concatenate(a), leaf.dtype) for a, leaf in zip(zip(*parts, strict=True), leaves, strict=True)
     ]
-    arrays: dict[str, Any] = tree.unflatten(stacked)
+    arrays: dict[str, Any] = jax.tree.unflatten(tree, stacked)
     return arrays
 
 

@@ -11,6 +11,7 @@ from milkit.execute.prepare import Prepared
 from milkit.execute.search.choose import Found
 from milkit.execute.search.family import Family
 from milkit.execute.search.trials import Place
+from milkit.search import space_of
 
 
 def cell(value: Any) -> Any:
@@ -27,7 +28,7 @@ def trials_csv(
 ) -> str:
     """One row a trial, fold and seed; `chosen` is yes, no, or empty while nothing is chosen yet."""
     search: Any = base.experiment.search
-    fields = [name for name, _ in search.space]
+    fields = [name for name, _ in space_of(search)]
     criterion = base.experiment.train.select
     figures = ["validation_loss"] + ([] if criterion == "loss" else [f"validation_{criterion}"])
     text = io.StringIO()
@@ -89,7 +90,7 @@ def search_json(
         "shared": type(search).__name__ != "Tpe",
         "trainings": sum(len(t.rows) for trials in found.values() for t in trials),
         "failed": sum(t.failed for trials in found.values() for t in trials),
-        "space": {name: config.to_json(of) for name, of in search.space},
+        "space": {name: config.to_json(of) for name, of in space_of(search)},
         "compiled": len({(f.experiment.model, f.experiment.train) for f in families}),
         "chosen": whole,
     }

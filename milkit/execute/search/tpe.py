@@ -17,7 +17,7 @@ from milkit.errors import ConfigError
 from milkit.execute.folder import read_json
 from milkit.execute.search.choose import Found
 from milkit.execute.search.trials import FOLDER, Place, proposals_file
-from milkit.search import Choice, LogUniform, Tpe, Values
+from milkit.search import Choice, LogUniform, Tpe, Values, space_of
 
 JOURNAL = "optuna.journal"
 Drawn = dict[str, float]
@@ -55,12 +55,12 @@ def proposals(
     first = number * search.batch
     count = min(search.batch, search.trials - first)
     studies = _journal(search, places, out, found, number)
-    of = {name: _distribution(values) for name, values in search.space}
+    of = {name: _distribution(values) for name, values in space_of(search)}
     drawn = []
     for place in places:
         for trial in range(first, first + count):
             asked = studies[place].ask(of).params
-            drawn.append((place, trial, {name: asked[name] for name, _ in search.space}))
+            drawn.append((place, trial, {name: asked[name] for name, _ in space_of(search)}))
     (out / FOLDER / f"{JOURNAL}.tmp").replace(out / FOLDER / JOURNAL)
     return drawn
 
@@ -90,7 +90,7 @@ def _journal(
             studies[place] = optuna.create_study(
                 storage=storage, sampler=sampler, direction="maximize", study_name=f"repeat {place[0]} fold {place[1]}"
             )
-        of = {name: _distribution(values) for name, values in search.space}
+        of = {name: _distribution(values) for name, values in space_of(search)}
         reached = {(place, t.trial): t for place, trials in found.items() for t in trials}
         for row in (row for number in range(rounds) for row in read_json(proposals_file(out, number))):
             place = (row["repeat"], row["fold"])

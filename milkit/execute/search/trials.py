@@ -8,7 +8,7 @@ from typing import Any
 from milkit.data.protocol import Plan
 from milkit.execute.folder import read_json, write_text
 from milkit.experiment import Experiment
-from milkit.search import Choice, Space, Tpe, stated
+from milkit.search import Choice, Space, Tpe, space_of, stated
 
 FOLDER = "search"
 Place = tuple[int, int]
@@ -46,7 +46,7 @@ def rounds_on_disk(experiment: Experiment, plan: Plan, out: Path) -> list[list[T
         file = proposals_file(out, number)
         if not file.exists():
             break
-        found.append([_trial(row, search.space) for row in read_json(file)])
+        found.append([_trial(row, space_of(search)) for row in read_json(file)])
     return found
 
 
