@@ -182,7 +182,8 @@ def replay(file: Path, *, trust_source: bool = False) -> Stated:
     experiment = config.from_json(stated, allowed, str(file))
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{file} holds a {type(experiment).__name__}, not an Experiment.")
-    train = replace(experiment.train, width=settings.get("width", experiment.train.width))
+    own = experiment.train
+    train = replace(own, width=settings.get("width", own.width), memory=settings.get("memory", own.memory))
     expected = {k: settings[k] for k in ("data_digest", "folds_digest") if k in settings}
     name = experiment.name or file.parent.name
     kept = source if source.is_file() else None

@@ -113,20 +113,24 @@ class Reader:
 
     Args:
         study: whose bags.
-        largest: the most padded instances that any batch will have (bags x length).
         coords: whether positions are read too.
         threads: how many read.
-        budget: bytes that all buffers and bags under way may take. Raised to `HELD + 1` of the largest batches where
-            it is less, as a step works on one while the next one is copied.
+        budget: bytes that all buffers and bags under way may take; see `allow`.
     """
 
-    def __init__(
-        self, study: Study, largest: int, *, coords: bool = False, threads: int = 2, budget: int = BUDGET
-    ) -> None:
+    def __init__(self, study: Study, *, coords: bool = False, threads: int = 2, budget: int = BUDGET) -> None:
         self.study, self.coords, self.threads = study, coords, threads
         self.dtype = _narrow(study.read(0).x.dtype)
-        most = self._bytes(1, largest) + self._copied(largest)
-        self._pool = _Pool(max(budget, (HELD + 1) * most))
+        self._pool = _Pool(budget)
+
+    def allow(self, size: int, length: int) -> None:
+        """Raise the budget to `HELD + 1` batches of so many bags of so many instances where it is less.
+
+        As a step works on one while the next one is copied, fewer would wait for each other for ever.
+        """
+        longest = min(length, int(self.study.lengths.max()))
+        most = self._bytes(size, length) + self._copied(longest)
+        self._pool.budget = max(self._pool.budget, (HELD + 1) * most)
 
     @property
     def budget(self) -> int:
@@ -148,6 +152,8 @@ class Reader:
 
     def batches(self, wanted: Sequence[Wanted]) -> "Pass":
         """One pass over some batches: a context manager and an iterator of blocks, in the order given."""
+        for size, length in {(w.size, w.length) for w in wanted}:
+            self.allow(size, length)
         return Pass(self, wanted)
 
     def room(self, wanted: Wanted) -> np.ndarray | None:

@@ -1,6 +1,5 @@
 """From an experiment to what its programs need: the study, its splits, the list of runs, and the engine."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from milkit.data.protocol.labels import FewLabels, few_label_splits
 from milkit.data.study import Study
 from milkit.errors import ConfigError, DataError
 from milkit.execute.chunking import held_by_a_run, instances_at_once
+from milkit.execute.memory import Memory, check_fits, memory_of, stream_engine, streamed
 from milkit.experiment import Experiment
 from milkit.losses import LossParams, for_task, loss_params
 from milkit.search import at_once, variants
@@ -25,6 +25,7 @@ from milkit.train.engine import Engine, Group, run_key
 from milkit.train.fit import start
 from milkit.train.state import RunState, graph_of
 from milkit.train.step import Hyper, Packed, Setup
+from milkit.train.streaming import Streamed
 
 WIDTH_CPU = 8  # weights and optimiser state of a small model stay in cache; wider was slower (design, section 5)
 WIDTH_ACCELERATOR = 64
@@ -111,6 +112,11 @@ class Prepared:
         return self.runs[-1].program + 1
 
     @property
+    def memory(self) -> Memory:
+        """Where features are while it trains."""
+        return "stream" if isinstance(self.engine.data, Streamed) else "resident"
+
+    @property
     def selects(self) -> bool:
         """Whether epochs are chosen on a validation part."""
         return self.experiment.train.select != "last"
@@ -182,7 +188,7 @@ def prepare(experiment: Experiment) -> Prepared:
 
 def lay_out(
     experiment: Experiment, study: Study, plan: Plan, width: int, measured: Literal["patient", "slide"] = "patient",
-    few: FewLabels | None = None, data: Packed | None = None,
+    few: FewLabels | None = None, data: Packed | Streamed | None = None,
 ) -> Prepared:  # fmt: skip
     """The runs and the engine of an experiment whose data are at hand; `data` if they are packed already.
 
@@ -250,7 +256,7 @@ def pack(study: Study) -> Packed:
     # one dtype is kept as it is stored; steps compute in float32
     dtype = dtypes.pop() if len(dtypes) == 1 and np.dtype(np.float64) not in dtypes else np.dtype(np.float32)
     total = int(study.lengths.sum())
-    _fits(total * study.features * dtype.itemsize, study)
+    check_fits(total * study.features * dtype.itemsize, study)
     x = np.empty((total, study.features), dtype)
     with_coords = all(b.coords_um is not None for b in bags)
     xy = np.empty((total, 2), np.float32) if with_coords else None
@@ -267,16 +273,6 @@ def pack(study: Study) -> Packed:
         lengths=jnp.asarray(study.lengths, jnp.int32),
         target=jnp.asarray(target, jnp.int32 if target.ndim == 1 else jnp.float32),
     )
-
-
-def _fits(needed: int, study: Study) -> None:
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 2 * needed > have:  # once in NumPy, once on the device
-        raise DataError(
-            f"The features of {study.name!r} take {needed / 2**30:.1f} GiB and this version holds them in memory twice "
-            f"while loading, but the machine has {have / 2**30:.1f} GiB; use a larger machine, store float16 features, "
-            "or fewer instances a bag."
-        )
 
 
 def _rates(train: Train, updates: int) -> Any:
@@ -301,7 +297,9 @@ def _runs(splits: Sequence[Split], seeds: int, width: int) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _engine(experiment: Experiment, train: Train, study: Study, plan: Plan, data: Packed | None = None) -> Engine:
+def _engine(
+    experiment: Experiment, train: Train, study: Study, plan: Plan, data: Packed | Streamed | None = None
+) -> Engine:
     model, task = experiment.model, experiment.task
     train = replace(train, instances_at_once=instances_at_once(experiment, study, GROUP_BYTES))
     loss = for_task(task)
@@ -320,6 +318,10 @@ def _engine(experiment: Experiment, train: Train, study: Study, plan: Plan, data
         loss=loss.fn,
         objective=getattr(model, "objective", None),
     )
+    if data is None and memory_of(train, study) == "stream":
+        data = streamed(study, any(getattr(e.model, "position_aware", True) for e in variants(experiment)))
+    if isinstance(data, Streamed):
+        return stream_engine(setup, data, ladder(study.lengths, rungs, smallest), study, plan, experiment.seed)
     evaluation = ladder(study.lengths, train.buckets, smallest)
     return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed)
 

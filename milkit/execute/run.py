@@ -16,6 +16,7 @@ from milkit.execute.environment import decides_bits, environment
 from milkit.execute.executors import HERE, IN_WORKER, Executor, Where, Work, executor
 from milkit.execute.folder import beginning, locked, open_folder, read_json, sweep, write_bytes, write_json, write_text
 from milkit.execute.interrupt import Wish, interruptible
+from milkit.execute.precision import mark_of
 from milkit.execute.prepare import Prepared, prepare
 from milkit.execute.program import is_done
 from milkit.execute.search import search_through
@@ -201,10 +202,11 @@ def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
         "format": FORMAT,
         "experiment": config.to_json(experiment),
         "width": prepared.width,
+        "memory": prepared.memory,
         "unit": experiment.unit,
         "aggregate": experiment.aggregate,
         "grouped_by": prepared.plan.grouped_by,
-        "marks": list(prepared.plan.marks),
+        "marks": [*prepared.plan.marks, *mark_of(prepared.experiment.train.precision)],
         "folds_digest": prepared.plan.digest(),
         "data_digest": data_digest(prepared.study),
         "runs": sum(not run.labels for run in prepared.runs),

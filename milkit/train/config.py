@@ -104,6 +104,11 @@ class Train:
     """At most so many padded lengths (each is compiled once)."""
     width: int | None = None
     """Runs trained side by side in one program; None lets milkit choose. Bits are promised for equal width only."""
+    memory: Literal["auto", "resident", "stream"] = "auto"
+    """Where features are while a study trains: `resident` packs them on the device, and each run has its own order of
+    bags; `stream` reads each bag once an epoch for all runs, in one order, whatever the cohort's size
+    (docs/streaming.md). `auto` streams what would take more than half of the memory. Bits are promised within a mode;
+    the one taken stands in the run's `config.json`."""
     precision: Precision = "float32"
     """What models compute in. Parameters, optimiser, losses and sums stay float32; what bfloat16 moves is reported."""
 

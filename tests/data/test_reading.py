@@ -32,7 +32,7 @@ def one_by_one(study, length=9):
 
 
 def test_blocks_hold_the_bags_in_the_order_asked_for(study):
-    reader = Reader(study, 18, coords=True, threads=3)
+    reader = Reader(study, coords=True, threads=3)
     wanted = [Wanted((5, 2), 2, 9), Wanted((7,), 2, 9), Wanted((0, 1), 2, 9)]
     with reader.batches(wanted) as blocks:
         for number, block in enumerate(blocks):
@@ -51,7 +51,7 @@ def test_blocks_hold_the_bags_in_the_order_asked_for(study):
 def walk(study, **options):
     """Read every bag once; the numbers of the blocks that came."""
     seen = []
-    with Reader(study, 9, **options).batches(one_by_one(study)) as blocks:
+    with Reader(study, **options).batches(one_by_one(study)) as blocks:
         for block in blocks:
             seen.append(block.number)
             block.release()
@@ -59,7 +59,7 @@ def walk(study, **options):
 
 
 def test_a_filler_has_no_instance(study):
-    with Reader(study, 27).batches([Wanted((3,), 3, 9)]) as blocks:
+    with Reader(study).batches([Wanted((3,), 3, 9)]) as blocks:
         (block,) = list(blocks)
     assert block.lengths.tolist() == [study.lengths[3], 0, 0]
     assert block.coords_um is None
@@ -69,7 +69,7 @@ def test_a_filler_has_no_instance(study):
 def test_features_travel_as_they_are_stored(tmp_path, dtype):
     store, table = planted.stored(tmp_path, planted.binary(8), "s", dtype=dtype)
     study = Cohort(str(table), str(store)).load(Binary())
-    with Reader(study, 9).batches(one_by_one(study)) as blocks:
+    with Reader(study).batches(one_by_one(study)) as blocks:
         for block in blocks:
             assert str(block.x.dtype) == dtype
             np.testing.assert_array_equal(block.x[0, : block.lengths[0]], study.read(block.number).x)
@@ -80,7 +80,7 @@ def test_float64_travels_as_float32():
     xs, _ = planted.bags(4)
     bags = planted.cohort([x.astype(np.float64) for x in xs], [{"label": str(i % 2)} for i in range(4)])
     study = bags.load(Binary())
-    with Reader(study, 9).batches(one_by_one(study)) as blocks:
+    with Reader(study).batches(one_by_one(study)) as blocks:
         assert {str(b.x.dtype) for b in blocks} == {"float32"}
 
 
@@ -99,7 +99,7 @@ def test_bytes_under_way_never_pass_the_budget_and_buffers_are_used_again(study)
 
     counted = replace(study, read=read)
     # room for three batches with the copies that reading may make, though four threads could hold more
-    reader = Reader(counted, length, threads=4, budget=1)
+    reader = Reader(counted, threads=4, budget=1)
     with reader.batches(one_by_one(study) * 3) as blocks:
         for block in blocks:
             made.append(block.x.ctypes.data)
@@ -118,7 +118,7 @@ def test_a_small_budget_reads_batches_of_all_lengths(study):
     """Free buffers of another size make room, so nothing waits for ever."""
     rungs = [2 + i % 8 for i in range(200)]
     short = [int(np.argmin(study.lengths))] * 200
-    reader = Reader(study, 9, threads=3, budget=1)
+    reader = Reader(study, threads=3, budget=1)
     held = []
     with reader.batches([Wanted((i,), 1, max(n, 2)) for i, n in zip(short, rungs, strict=True)]) as blocks:
         for block in blocks:
@@ -141,7 +141,7 @@ def test_what_a_thread_raises_arrives_where_its_bag_is_wanted(study):
 
 
 def test_a_pass_that_is_left_early_ends_its_threads_and_the_next_one_reads_all(study):
-    reader = Reader(study, 9, threads=3, budget=1)
+    reader = Reader(study, threads=3, budget=1)
     before = threading.active_count()
     with reader.batches(one_by_one(study)) as blocks:
         next(iter(blocks)).release()
