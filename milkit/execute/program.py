@@ -13,6 +13,7 @@ from milkit.errors import NonFiniteError
 from milkit.execute.environment import seconds_from
 from milkit.execute.folder import write_bytes, write_text
 from milkit.execute.optimism import Onlooker
+from milkit.execute.precision import moved_by_precision
 from milkit.execute.prepare import Prepared, Run
 from milkit.execute.rows import RunPrediction, program_predictions
 from milkit.execute.survival import cuts_on_training
@@ -84,7 +85,8 @@ def run_program(
         write_part(prepared, folder, runs, order, seen)
     elif best_on_test is not None:
         _write_optimistic(folder, runs, best_on_test)
-    _write_done(prepared, folder, runs, state)
+    moved = moved_by_precision(prepared, group, fits[order[0]], runs)
+    _write_done(prepared, folder, runs, state, moved)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     progress.done()
 
@@ -354,7 +356,9 @@ def _write_optimistic(folder: Path, runs: tuple[Run, ...], best: dict[str, Any])
     write_text(folder / OPTIMISTIC, json.dumps(rows, indent=1) + "\n")
 
 
-def _write_done(prepared: Prepared, folder: Path, runs: tuple[Run, ...], state: RunState) -> None:
+def _write_done(
+    prepared: Prepared, folder: Path, runs: tuple[Run, ...], state: RunState, more: list[dict[str, Any]]
+) -> None:
     """`done.json`, last of all: the rows of `runs.csv`; its presence says that the part is whole."""
     best, loss, metric, updates, finished, failed = (
         np.asarray(a) for a in jax.device_get(
@@ -378,5 +382,5 @@ def _write_done(prepared: Prepared, folder: Path, runs: tuple[Run, ...], state: 
             row["selected_epoch"] = int(best[i]) + 1
             row["best_validation_loss"] = float(loss[i])
             row["best_validation_metric"] = float(metric[i])
-        rows.append(row)
+        rows.append(row | more[i])
     write_text(folder / "done.json", json.dumps(rows, indent=1) + "\n")

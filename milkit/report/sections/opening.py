@@ -13,6 +13,8 @@ _MARKS = {
     "several slides, folds may tear them apart, and every interval is too narrow.",
     "patients in two roles": "Patients in two roles: some patients train and test in the same fold, so the model may "
     "know them already.",
+    "computed in bfloat16": "Computed in bfloat16: models and predictions in half precision. How far that moved "
+    "predictions of the same parameters stands below, under How it was made.",
 }
 
 
