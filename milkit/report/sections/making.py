@@ -55,13 +55,14 @@ def precision(source: Source) -> str:
     if not rows:
         return ""
     used = source.experiment.get("train", {}).get("precision")
-    largest = max(rows, key=lambda row: float(row["precision_largest"]))
+    widest = max(rows, key=lambda row: float(row["precision_largest"]))
+    most, run = float(widest["precision_largest"]), widest["run"]
     middle = float(np.median([float(row["precision_median"]) for row in rows]))
     parts = " and ".join(sorted({str(row["precision_part"]) for row in rows}))
     return (
         f"Models computed in {used}; parameters, optimiser, losses and sums were float32. The same parameters in "
         f"float32 give scores of the {parts} part that differ by {middle:.2g} in the median (over bags, then over "
-        f"runs) and by {float(largest["precision_largest"]):.2g} at most (run {largest['run']}). "
+        f"runs) and by {most:.2g} at most (run {run}). "
         "What training itself would have done in float32 is another question: only a second study answers it."
     )
 
