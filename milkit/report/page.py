@@ -14,6 +14,7 @@ from milkit.report.sections.numbers import numbers
 from milkit.report.sections.opening import opening
 from milkit.report.sections.pictures import pictures
 from milkit.report.sections.probabilities import probabilities_section
+from milkit.report.sections.search import search
 from milkit.report.sections.survival import survival
 from milkit.report.source import Source, read_source
 from milkit.report.tables import to_csv, to_tex
@@ -62,6 +63,7 @@ def make_page(source: Source) -> Page:
         *groups(source),
         *probabilities_section(source),
         *pictures(source),
+        *search(source),
         *making(source),
     ]
     return Page(source.name, tuple(blocks))

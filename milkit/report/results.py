@@ -224,6 +224,8 @@ def write_results(
     )
     results |= {"left_out": _left_out(flow)} if flow else {}
     results |= {"missing": details} if details else {}
+    if (folder / "search.json").is_file():  # how many configurations were tried, and what each fold chose
+        results["search"] = _json(folder / "search.json")
     with whole_file(folder / "results.json") as file:
         json.dump(results, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.write("\n")

@@ -33,6 +33,7 @@ class Source:
         scaled: those of the runs that have a temperature, after scaling; None where no run has one.
         attention: a handful of test bags with their weights; () for models without attention.
         top: rows of `top_instances.csv` for the bags of `attention` (or for the first few); () where absent.
+        trials: rows of `trials.csv`; () for a study without a search.
         label_curve: `label_curve.json`; {} for a study without label budgets.
     """
 
@@ -47,6 +48,7 @@ class Source:
     scaled: Scores | None = None
     attention: tuple[dict[str, Any], ...] = ()
     top: tuple[dict[str, str], ...] = field(default=())
+    trials: tuple[dict[str, str], ...] = field(default=())
     label_curve: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,6 +144,7 @@ def read_source(folder: Path) -> Source:
         scores=scores,
         scaled=scaled,
         attention=bags,
+        trials=_csv(folder / "trials.csv"),
         top=_top(folder / "top_instances.csv", [str(b.get("bag")) for b in bags]),
         label_curve=_json(folder / "label_curve.json"),
     )

@@ -132,7 +132,7 @@ def test_no_test_bag_is_ever_shown_to_a_trial_that_was_not_chosen(tmp_path, monk
     for numbers, bags, classifier in seen:
         if bags & set(plan.splits[numbers[1]].test.tolist()):
             row = kept[numbers]
-            own = [_weight(tmp_path, row, s, "params/classifier/kernel") for s in ("validation", "last")]
+            own = [_weight(tmp_path, row, s, "params/classifier/kernel/value") for s in ("validation", "last")]
             assert any(np.array_equal(classifier, w) for w in own)
             shown += 1
     assert shown >= 4  # both folds, both selections
