@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from milkit.errors import ConfigError
+import jax
+
+from milkit import errors
+from milkit.errors import ConfigError, MilkitError
 from milkit.execute.claim import claimed
 from milkit.execute.prepare import Prepared
 from milkit.execute.program import is_done, program_folder, run_program
@@ -94,3 +97,17 @@ def run_once(
     with claimed(program_folder(out, program), stop):
         if not is_done(out, program):  # by the process that held it until now
             run_program(prepared, program, out, trackers, tell, stop)
+
+
+def jax_settings() -> dict[str, Any]:
+    """How JAX is set here, as another process must set it for the same bits and the same cache."""
+    settings: Any = jax.config  # its flags are attributes that type checkers cannot see
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64",
+             "jax_default_matmul_precision", "jax_num_cpu_devices")  # fmt: skip
+    return {name: getattr(settings, name) for name in names}
+
+
+def error_of(name: str, text: str) -> MilkitError:
+    """The error that a worker reported, as what it was there."""
+    found = getattr(errors, name, MilkitError)
+    return found(text) if isinstance(found, type) and issubclass(found, MilkitError) else MilkitError(text)

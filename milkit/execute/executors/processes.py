@@ -20,11 +20,10 @@ from typing import Any
 
 import jax
 
-from milkit import errors
 from milkit.data.memory import InMemory
-from milkit.errors import ConfigError, MilkitError, WorkerError
+from milkit.errors import ConfigError, WorkerError
 from milkit.execute.environment import decides_bits, environment
-from milkit.execute.executors.base import IN_WORKER, Work
+from milkit.execute.executors.base import IN_WORKER, Work, error_of, jax_settings
 from milkit.execute.executors.handover import BAGS, bags_to_bytes, can_be_handed_over
 from milkit.execute.program import is_done
 from milkit.execute.threads import VARIABLE, pool_size, usable_cores
@@ -141,14 +140,11 @@ class Processes:
             bags = Path(self._folder.name) / BAGS
             if not bags.exists():
                 bags.write_bytes(bags_to_bytes(data))
-        settings: Any = jax.config
-        names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64",
-                 "jax_default_matmul_precision", "jax_num_cpu_devices")  # fmt: skip
         self._hello = {
             "out": str(work.out.resolve()),
             "bags": None if bags is None else str(bags),
             "bits": decides_bits(environment()),
-            "jax": {name: getattr(settings, name) for name in names},
+            "jax": jax_settings(),
             "tracked": len(work.trackers) > 0,
         }
 
@@ -279,12 +275,6 @@ class _Round:
                 ". If the machine ran out of memory, use fewer --workers: each holds the data once. Finished programs "
                 "are kept; go on with --resume."
             )
-
-
-def error_of(name: str, text: str) -> MilkitError:
-    """The error that a worker reported, as what it was there."""
-    found = getattr(errors, name, MilkitError)
-    return found(text) if isinstance(found, type) and issubclass(found, MilkitError) else MilkitError(text)
 
 
 def _cause(status: int) -> str:
