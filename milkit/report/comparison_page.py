@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from milkit.report.figures.forest import forest
 from milkit.report.figures.style import Drawing, drawing, themed
 from milkit.report.html import to_html
 from milkit.report.markdown import to_markdown
+from milkit.report.sections.few_labels_compared import compared_curves, compared_figure, curves
 from milkit.report.words import interval, number, plural
 
 FORMAT = 1
@@ -24,6 +26,8 @@ FILES = (
     "comparison.html",
     "forest.png",
     "forest.pdf",
+    "label_curves.png",
+    "label_curves.pdf",
     "table.tex",
     "table.csv",
 )
@@ -60,7 +64,9 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (out / name).unlink(missing_ok=True)
-        page = make_page(comparison, _save(forest(comparison), out))
+        found = curves(comparison)
+        few = compared_curves(found, _save(compared_figure(found), out, "label_curves"))
+        page = make_page(comparison, _save(forest(comparison), out, "forest"), few)
     except OSError as error:
         raise RunFolderError(f"{out} could not be written: {error.strerror or error}.") from None
     texts = {
@@ -112,8 +118,8 @@ def everything(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def make_page(comparison: Comparison, picture: Picture | None) -> Page:
-    """Verdicts first, then the picture, the numbers and how they were made."""
+def make_page(comparison: Comparison, picture: Picture | None, few: Sequence[Block] = ()) -> Page:
+    """Verdicts first, then the picture, the numbers, `few` (label-budget curves), and how they were made."""
     names = [e.name for e in comparison.field.entrants]
     said = [sentence(row, comparison.alpha) for row in comparison.rows]
     if len(names) > 2:  # of many pairs the table says enough
@@ -125,7 +131,7 @@ def make_page(comparison: Comparison, picture: Picture | None) -> Page:
         blocks.append(Notice("Read every number with this", tuple(_mark(mark) for mark in marks)))
     blocks += [Bullets(tuple(said[1:]))] if said[1:] else []
     blocks += [Pictures((picture,))] if picture is not None else []
-    blocks += [Heading("Numbers"), _table(comparison), Heading("How it was made"), _facts(comparison)]
+    blocks += [Heading("Numbers"), _table(comparison), *few, Heading("How it was made"), _facts(comparison)]
     return Page(" vs ".join(names), tuple(blocks))
 
 
@@ -187,18 +193,18 @@ def _facts(comparison: Comparison) -> Facts:
     return Facts((*pairs, *(("Note", note) for note in found.notes)))
 
 
-def _save(made: Drawing | None, out: Path) -> Picture | None:
-    """`forest.png`, `forest.pdf`, and the same drawing for the page."""
+def _save(made: Drawing | None, out: Path, name: str) -> Picture | None:
+    """`name`.png and .pdf, and the same drawing for the page."""
     if made is None:
         return None
     import matplotlib
 
     with drawing():
-        made.figure.savefig(out / "forest.png", facecolor="white", metadata={"Software": "milkit"})
+        made.figure.savefig(out / f"{name}.png", facecolor="white", metadata={"Software": "milkit"})
         undated: dict[str, Any] = {"CreationDate": None, "Creator": "milkit"}
-        made.figure.savefig(out / "forest.pdf", facecolor="white", metadata=undated)
+        made.figure.savefig(out / f"{name}.pdf", facecolor="white", metadata=undated)
         matplotlib.rcParams["svg.hashsalt"] = made.name  # ids do not differ between two pages
         text = io.StringIO()
         keys = dict.fromkeys(("Date", "Creator", "Type", "Format"))
         made.figure.savefig(text, format="svg", transparent=True, metadata=keys)
-    return Picture(Path("forest.png"), themed(text.getvalue(), made.name), made.title, made.caption, made.wide)
+    return Picture(Path(f"{name}.png"), themed(text.getvalue(), made.name), made.title, made.caption, made.wide)
