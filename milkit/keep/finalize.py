@@ -27,6 +27,7 @@ from milkit.keep.folder import FORMAT, Kept, stacked_like
 from milkit.keep.ids import digests, seen_in
 from milkit.keep.refit import refit
 from milkit.keep.run import Finished, as_tree, read_members
+from milkit.keep.settle import settled
 from milkit.keep.speak import speak
 from milkit.task import Regression, Survival
 from milkit.train.checkpoint import names
@@ -47,6 +48,7 @@ def make_model(run: Finished, experiment: Experiment, how: How, tell: Callable[[
         RunFolderError: the data or the folds are not those of the run, or its weights are damaged.
         ConfigError: data that are gone are needed.
     """
+    experiment = settled(run, experiment, how, tell)
     if how == "refit":
         return _refitted(run, experiment, tell)
     if isinstance(experiment.data, Absent):

@@ -85,7 +85,8 @@ def _places(ax: Any, space: dict[str, Any], cells: list[str]) -> np.ndarray:
     if space["type"] != "Choice":
         if space["type"] == "LogUniform":
             ax.set_xscale("log")
-            ax.set_xlim(space["low"], space["high"])
+            beyond = (space["high"] / space["low"]) ** 0.04
+            ax.set_xlim(space["low"] / beyond, space["high"] * beyond)
             plain_log(ax.xaxis)
         return np.array([float(cell) for cell in cells])
     texts = [json.dumps(v) if isinstance(v, list | dict) else "" if v is None else str(v) for v in space["values"]]
