@@ -35,19 +35,35 @@ def missing(folder: Path, config: dict[str, Any], predictions: Predictions) -> t
         kinds = ", ".join(sorted({row["status"] for row in other}))
         names = named_few([row.get("run", "?") for row in other])
         marks.append(f"{plural(len(other), 'run')} of {planned} did not finish ({kinds}): {names}")
-    rows = _lost_rows(_csv(folder / "folds.csv"), listed, predictions)
+    rows = lost_rows(_csv(folder / "folds.csv"), listed, predictions)
     if rows:
-        count = sum(len(part["bags"]) for part in rows)
-        runs = list(dict.fromkeys(part["run"] for part in rows))
-        first = rows[0]
-        marks.append(
-            f"rows lost: predictions.csv lacks {plural(count, 'row')} of {plural(len(runs), 'run')}, "
-            f"such as {first['role']} {plural(len(first['bags']), 'bag')} {named_few(first['bags'])} of {first['run']}"
-        )
+        marks.append(_lost("predictions.csv", rows))
     return marks, {"runs": gone, "rows": rows} if gone or rows else {}
 
 
-def _lost_rows(
+def missing_few(folder: Path, few: str, planned: int, predictions: Predictions) -> list[str]:
+    """Marks of the runs with few labels, whose tables stand in the folder `few`; [] where nothing is missing."""
+    listed = _csv(folder / few / "runs.csv")
+    tests = predictions.take(predictions.role == "test")
+    gone = planned - len(set(tests.run.tolist()))
+    marks = []
+    if gone > 0:
+        marks.append(f"unfinished: {gone} of {plural(planned, 'run')} with few labels left no test prediction")
+    folds = [row for row in _csv(folder / "folds.csv") if row.get("role") == "test"]
+    rows = lost_rows(folds, listed, tests)
+    return [*marks, _lost(f"{few}/predictions.csv", rows)] if rows else marks
+
+
+def _lost(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    count, first = sum(len(part["bags"]) for part in rows), rows[0]
+    runs = list(dict.fromkeys(part["run"] for part in rows))
+    return (
+        f"rows lost: {name} lacks {plural(count, 'row')} of {plural(len(runs), 'run')}, "
+        f"such as {first['role']} {plural(len(first['bags']), 'bag')} {named_few(first['bags'])} of {first['run']}"
+    )
+
+
+def lost_rows(
     folds: Sequence[dict[str, str]], listed: Sequence[dict[str, str]], predictions: Predictions
 ) -> list[dict[str, Any]]:
     """Validation and test bags of each run and selection that its split names and the predictions lack."""

@@ -19,13 +19,15 @@ from jaxtyping import Float
 from milkit.metrics import Metric, metrics_of
 from milkit.metrics.intervals import DRAWS, SEED
 from milkit.predictions import SELECTIONS, Predictions, whole_file
+from milkit.report.complete import missing_few
 from milkit.report.entry import Sizes, change, entry, number
 from milkit.report.estimate import Estimates, Tested, estimates, tested
 from milkit.report.label_sizes import Trained, few_sizes, full_sizes, read_rows
-from milkit.report.words import plural
 
 FORMAT = 1
 FOLDER = "few_labels"
+LEFT_OUT = "Label budget of"
+"""How a note on a budget that is not in the curve begins (`milkit.data.protocol.labels`)."""
 PRIMARY = (
     "auroc", "auprc", "accuracy", "balanced_accuracy", "subset_accuracy", "nll", "brier", "c_index", "mae", "rmse",
     "r2", "pearson", "spearman",
@@ -87,6 +89,7 @@ def label_curve(folder: Path, results: Mapping[str, Any], draws: int = DRAWS) ->
     few, full = Predictions.read(folder / FOLDER / "predictions.csv"), Predictions.read(folder / "predictions.csv")
     selection = next(s for s in SELECTIONS if s in set(few.selection.tolist()))
     listed = {row["run"]: row for row in read_rows(folder / FOLDER / "runs.csv")}
+    marks = [*results.get("marks", ()), *missing_few(folder, FOLDER, int(config.get("few_label_runs", 0)), few)]
     few, full = (t.take((t.role == "test") & (t.selection == selection)) for t in (few, full))
     metrics = primary_metrics(few.kind, few.names)
     budget_of = np.array([int(listed[run]["labels"]) for run in few.run.tolist()], np.int64)
@@ -98,7 +101,6 @@ def label_curve(folder: Path, results: Mapping[str, Any], draws: int = DRAWS) ->
     if len(full):
         whole = full_sizes(folder, slides=results.get("measured") == "slide")
         points.append(_point(full, 0, metrics, results, draws, whole, {}))
-    marks = [*results.get("marks", ()), *_unfinished(config, len(set(few.run.tolist())))]
     part = points[-1].trained.part if not points[-1].labels else {}
     return {
         "format": FORMAT,
@@ -110,10 +112,17 @@ def label_curve(folder: Path, results: Mapping[str, Any], draws: int = DRAWS) ->
         "measured": results.get("measured", "patient"),
         "bootstrap": draws,
         "marks": list(dict.fromkeys(marks)),
+        "notes": _left_out(folder / "cohort.json"),
         "metrics": [m.name for m in metrics],
         "points": [_shown(p, metrics, part, marks) for p in points],
         "differences": _differences(points, metrics, part, marks),
     }
+
+
+def _left_out(cohort: Path) -> list[str]:
+    """What the folds had to say of budgets that they cannot fill."""
+    notes = json.loads(cohort.read_text(encoding="utf-8")).get("notes", ()) if cohort.is_file() else ()
+    return [str(note) for note in notes if str(note).startswith(LEFT_OUT)]
 
 
 def primary_metrics(kind: str, names: tuple[str, ...]) -> tuple[Metric, ...]:
@@ -203,13 +212,6 @@ def _by_split(found: Estimates) -> Estimates:
     """Budgets differ in their number of runs (draws), never in their splits."""
     assert found.splits is not None  # pooled metrics are not of a curve
     return replace(found, runs=found.splits, reasons=())
-
-
-def _unfinished(config: Mapping[str, Any], present: int) -> list[str]:
-    planned = int(config.get("few_label_runs", present))
-    if planned <= present:
-        return []
-    return [f"unfinished: {planned - present} of {plural(planned, 'run')} with few labels left no test prediction"]
 
 
 def curve_csv(curve: Mapping[str, Any]) -> str:

@@ -146,6 +146,13 @@ def test_a_killed_study_resumes_to_the_same_bits(labelled, finished, tmp_path, m
     assert (out / "predictions.csv").read_bytes() == (finished / "predictions.csv").read_bytes()
 
 
+def test_a_run_has_the_same_bits_beside_other_budgets(labelled, finished, tmp_path):
+    execute(replace(labelled, labels=LabelBudget((1,), draws=1)), tmp_path / "one")
+    alone = few(tmp_path / "one", "predictions.csv").splitlines()[1:]
+    assert len(alone) == 3 * 2 * 2 * (8 + 2)  # folds, seeds, selections, test and validation patients
+    assert set(alone) <= set(few(finished, "predictions.csv").splitlines())
+
+
 def test_other_budgets_are_other_settings(labelled, finished):
     with pytest.raises(RunFolderError, match=r"experiment\.labels\.draws: 2 there, 3 now"):
         execute(replace(labelled, labels=LabelBudget((1, 4), draws=3)), finished, resume=True)

@@ -131,6 +131,27 @@ def test_runs_that_are_missing_are_said(tmp_path):
     assert curve_of(folder)["marks"] == ["unfinished: 1 of 4 runs with few labels left no test prediction"]
 
 
+def test_rows_that_are_lost_are_said(tmp_path):
+    few = {(1, 0, 1): 1, (1, 1, 1): 0}
+    folder = write(tmp_path / "run", {0: 0, 1: 1}, few, few_label_runs=2)
+    file = folder / "few_labels" / "predictions.csv"
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if ",p2," not in line))
+    write_results(folder, draws=50)
+    (mark,) = curve_of(folder)["marks"]
+    assert mark == ("rows lost: few_labels/predictions.csv lacks 1 row of 1 run, such as test 1 bag p2 of r0f0k1d1s0")
+
+
+def test_budgets_that_were_left_out_are_said(hand, tmp_path):
+    folder = shutil.copytree(hand, tmp_path / "run")
+    cohort = json.loads((folder / "cohort.json").read_text())
+    note = "Label budget of 16 left out: the training part of repeat 0, fold 1 has 9 patients of class 'yes'."
+    (folder / "cohort.json").write_text(json.dumps(cohort | {"notes": [note, "another"]}))
+    write_results(folder, draws=50)
+    (folder / "figures").mkdir(exist_ok=True)
+    texts = [line for block in few_labels(read_source(folder)) for line in getattr(block, "lines", ())]
+    assert texts == [note]
+
+
 def test_budgets_on_other_patients_are_not_compared(tmp_path):
     folder = write(tmp_path / "run", {0: 0, 1: 1}, {(1, 0, 1): 1, (1, 0, 2): 3}, few_label_runs=4)
     write_results(folder, draws=50)

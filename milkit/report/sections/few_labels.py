@@ -66,7 +66,7 @@ def in_all(curve: dict[str, Any]) -> bool:
 
 def _warnings(curve: dict[str, Any]) -> list[Block]:
     """Marks, and what a validation part that is too good to be true does to small budgets."""
-    lines = [sentence(str(mark)) for mark in curve.get("marks", ())]
+    lines = [sentence(str(text)) for text in (*curve.get("marks", ()), *curve.get("notes", ()))]
     more = [p for p in curve["points"] if p["labels"] != "all" and p["validation_patients"] > p["train_patients"]]
     if more:
         of = ", ".join(f"{p['validation_patients']:.0f} at {p['labels']} a class" for p in more)
