@@ -8,10 +8,6 @@ from milkit.report.figures.style import save
 from milkit.report.source import Source
 from milkit.report.words import headline, interval, lower_is_better, metric_label, number, sentence
 
-HEADER = (
-    "Labels a class", "Training patients", "Validation patients", "Updates a run", "Value", "Sampling 95 %",
-    "Procedure 95 %", "Draw SD", "Seed SD",
-)  # fmt: skip
 BESIDE = ("accuracy", "c_index", "rmse")
 """Metrics that are drawn beside the headline where they are there."""
 
@@ -47,11 +43,11 @@ def _answer(curve: dict[str, Any], name: str) -> str:
     """The two ends of the curve in words."""
     first, last = curve["points"][0], curve["points"][-1]
     value, end = (number(p["metrics"][name]["value"]) for p in (first, last))
-    whole = f"all labels (about {last['train_patients']:.0f} patients)"
+    whole = f"all labels (about {last['train_patients']:.0f} {curve['measured']}s)"
     what = whole if last["labels"] == "all" else _a_class(curve, last["labels"])
     return (
         f"{metric_label(name)} is {value} when each training part keeps {_a_class(curve, first['labels'])} "
-        f"({first['train_patients']:.0f} labelled patients), and {end} with {what}. Test patients are the same."
+        f"({first['train_patients']:.0f} labelled {curve['measured']}s), and {end} with {what}. Test patients are the same."
     )
 
 
@@ -88,7 +84,11 @@ def _table(curve: dict[str, Any], name: str) -> Table:
         rows.append(
             (str(point["labels"]), *counts, value, interval(metric["sampling"]), interval(metric["procedure"]), *spread)
         )
-    header = ("Labels in all", *HEADER[1:]) if in_all(curve) else HEADER
+    header = (
+        "Labels in all" if in_all(curve) else "Labels a class", f"Training {curve['measured']}s",
+        f"Validation {curve['measured']}s", "Updates a run", "Value", "Sampling 95 %", "Procedure 95 %", "Draw SD",
+        "Seed SD",
+    )  # fmt: skip
     notes = ("↓ lower is better.",) if lower_is_better(name) else ()
     return Table(header, tuple(rows), numeric=header, notes=notes)
 
