@@ -47,7 +47,8 @@ def _answer(curve: dict[str, Any], name: str) -> str:
     what = whole if last["labels"] == "all" else _a_class(curve, last["labels"])
     return (
         f"{metric_label(name)} is {value} when each training part keeps {_a_class(curve, first['labels'])} "
-        f"({first['train_patients']:.0f} labelled {curve['measured']}s), and {end} with {what}. Test patients are the same."
+        f"({first['train_patients']:.0f} labelled {curve['measured']}s), and {end} with {what}. "
+        "Test patients are the same."
     )
 
 
