@@ -25,6 +25,7 @@ from milkit.execute.subset import chosen
 from milkit.execute.survival import survival_json
 from milkit.execute.threads import same_pool
 from milkit.execute.times import times
+from milkit.execute.width import device_limit, fitted, remembered
 from milkit.experiment import Experiment
 from milkit.task import Survival
 from milkit.track import Tracker, WandbTracker, tracking
@@ -65,7 +66,7 @@ def execute(
     _not_in_worker()
     with interruptible() as stop, executor(where) as runner:
         _same_pool(out, resume)
-        prepared = prepare(experiment)
+        prepared = fitted(prepare(remembered(experiment, out) if resume else experiment), device_limit())
         preparing = time.monotonic() - began
         stop.check()
         files = kept_files(experiment.model, source)
@@ -126,7 +127,7 @@ def execute_part(
                 "A search decides what to run next by what has finished, so its programs cannot be shared out by "
                 "number; use --executor processes, or --executor ray for several machines."
             )
-        prepared = prepare(experiment)
+        prepared = fitted(prepare(remembered(experiment, out)), device_limit())
         stop.check()
         numbers = chosen(programs, prepared.programs)
         files = kept_files(experiment.model, source)
