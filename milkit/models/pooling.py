@@ -24,7 +24,7 @@ Deviations:
     bag's score does not grow with its size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -141,7 +141,7 @@ class InstancePoolingModule(nnx.Module):
     """See `InstancePooling`."""
 
     def __init__(self, config: InstancePooling, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        self.config = config
+        self.config = replace(config, dropout=0.0)  # the rate is an array: runs that differ in it are one program
         self.encoder = MLP(in_features, config.encoder, rngs=rngs, dropout=config.dropout, init=config.init)
         self.scorer = linear(self.encoder.out_features, out_features, rngs=rngs, init=config.init)
 
@@ -206,7 +206,7 @@ class EmbeddingPoolingModule(nnx.Module):
     """See `EmbeddingPooling`."""
 
     def __init__(self, config: EmbeddingPooling, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        self.config = config
+        self.config = replace(config, dropout=0.0)  # the rate is an array: runs that differ in it are one program
         encode = partial(MLP, rngs=rngs, dropout=config.dropout, init=config.init)
         self.encoder = encode(in_features, config.encoder)
         self.head = encode(self.encoder.out_features, config.head)
