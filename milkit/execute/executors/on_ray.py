@@ -7,6 +7,7 @@ checkpoint that the driver had of it. The cohort's own files must be readable un
 
 import contextlib
 import os
+import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,14 @@ from milkit.data.memory import InMemory
 from milkit.errors import ConfigError, WorkerError
 from milkit.execute.claim import claimed
 from milkit.execute.environment import decides_bits, environment
-from milkit.execute.executors.base import Work, error_of, jax_settings
+from milkit.execute.executors.base import IN_WORKER, Work, error_of, jax_settings
 from milkit.execute.executors.handover import BAGS, bags_to_bytes, can_be_handed_over
 from milkit.execute.executors.local import Local
 from milkit.execute.executors.remote import run_program_here
 from milkit.execute.folder import write_bytes
 from milkit.execute.program import CHECKPOINT, is_done, program_folder
 from milkit.execute.search.family import Family
-from milkit.execute.threads import pool_size, usable_cores
+from milkit.execute.threads import VARIABLE, pool_size, usable_cores
 
 RETRIES = 5
 """How often Ray starts a program again after its machine died."""
@@ -124,8 +125,9 @@ class OnRay:
         else:
             said = {"address": self._address}
         try:
+            _knock(said["address"])
             self._ray.init(**said, log_to_driver=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise WorkerError(
                 f"The Ray cluster {said['address']!r} cannot be reached ({str(error).splitlines()[0]}); start it with "
                 "`ray start --head`, give its address with --ray-address, or leave that away to start one here."
@@ -139,6 +141,13 @@ class OnRay:
         """Leave the cluster, or end the one that was started here."""
         if self._started:
             self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT; Ray itself would wait for minutes and end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _import_ray() -> Any:
@@ -175,12 +184,13 @@ class _Round:
         self._post = ray.remote(Post).options(num_cpus=0, scheduling_strategy=pinned).remote()
         self._gpu = jax.default_backend() == "gpu"
         needs: dict[str, Any] = {"num_gpus": 1} if self._gpu else {"num_cpus": 1}
+        variables = {k: v for k, v in os.environ.items() if k.startswith("MILKIT_")}
+        needs["runtime_env"] = {"env_vars": variables | {VARIABLE: str(pool_size()), IN_WORKER: "1"}}
         self._task = ray.remote(run_task).options(max_retries=RETRIES, scheduling_strategy="SPREAD", **needs)
         self._handed = ray.put(handed_over(work))
         self._said = {
-            "bits": decides_bits(environment()), "jax": jax_settings(), "threads": pool_size(), "folder": os.getcwd(),
+            "bits": decides_bits(environment()), "jax": jax_settings(), "folder": os.getcwd(),
             "tracked": len(work.trackers) > 0,
-            "environment": {k: v for k, v in os.environ.items() if k.startswith("MILKIT_")},
         }  # fmt: skip
         self._running: dict[Any, int] = {}
         self._claims = contextlib.ExitStack()

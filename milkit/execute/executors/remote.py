@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from milkit.errors import MilkitError
-from milkit.execute.executors.base import IN_WORKER, run_once
+from milkit.execute.executors.base import run_once
 from milkit.execute.executors.handover import BAGS, rebuild
 from milkit.execute.prepare import Prepared
 from milkit.execute.program import CHECKPOINT, program_folder
 from milkit.execute.search import grown
-from milkit.execute.threads import VARIABLE
 from milkit.watch.program import FILE as PROGRESS
 
 BEAT_SECONDS = 1.0
@@ -42,7 +41,7 @@ def run_program_here(task: Mapping[str, Any], handed: Mapping[str, bytes], mailb
     """Run a program in a folder of its own.
 
     Args:
-        task: "program", "bits", "jax", "threads", "environment" (variables), "folder" (to work in), "tracked".
+        task: "program", "bits", "jax" (settings), "folder" (to work in), "tracked".
         handed: files of the run folder by name, and the bags of a study in memory.
         mailbox: of the driver.
 
@@ -131,8 +130,7 @@ def _study(out: Path, handed: Mapping[str, bytes], bits: Mapping[str, Any]) -> P
 
 
 def _set_process(task: Mapping[str, Any]) -> None:
-    """Environment, folder and JAX as in the driver."""
-    os.environ.update({**task["environment"], VARIABLE: str(task["threads"]), IN_WORKER: "1"})
+    """Folder and JAX as in the driver."""
     if os.path.isdir(task["folder"]):  # paths in an experiment are read from where it was started
         os.chdir(task["folder"])
     import jax
