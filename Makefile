@@ -3,6 +3,7 @@
 #   make demo     a real cross-validated study on packaged data, ends with runs/demo/report.html
 #   make test     lint, types, and the fast tests
 #   make parity   the checks that need torch or torchmil
+#   make ray      executors on a real Ray cluster of two nodes, one of which is killed; installs ray
 #   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
 #   make algorithmic  every model on the algorithmic tests: docs/algorithmic.md and its JSON, 13 minutes of one core
 #   make bench    simulations behind docs/statistics.md, writes JSON under benchmarks/results
@@ -14,7 +15,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint parity algorithmic bench study-classic clean
+.PHONY: demo test lint parity ray algorithmic bench study-classic clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.core: pyproject.toml
@@ -34,6 +35,10 @@ $(VENV)/.parity: $(VENV)/.dev
 	@$(PIP) install -e '.[bench]'
 	@touch $@
 
+$(VENV)/.ray: $(VENV)/.dev
+	@$(PIP) install -e '.[ray]'
+	@touch $@
+
 demo: $(VENV)/.core
 	@$(BIN)/milkit demo --force
 
@@ -43,10 +48,13 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2 -m "not parity and not gpu"
+	$(BIN)/pytest -n 2 -m "not parity and not gpu and not ray"
 
 parity: $(VENV)/.parity
 	$(BIN)/pytest -m parity
+
+ray: $(VENV)/.ray
+	$(BIN)/pytest -m ray
 
 algorithmic: $(VENV)/.dev
 	$(BIN)/python -m experiments.raff_holt2023
