@@ -11,6 +11,7 @@ from milkit.execute.interrupt import Wish, interruptible
 
 if TYPE_CHECKING:
     from milkit import api
+    from milkit.experiment import Experiment
 
 HELP = """usage: milkit run FILE.py[:NAME ...] [options] [overrides]
        milkit run RUN --out DIR [options]
@@ -28,6 +29,7 @@ options:
   --ray-address A  a running Ray cluster, such as auto or HOST:6379 (default: $RAY_ADDRESS, else one of this machine)
   --programs LIST  run only some programs (3, 0-3, 0,4,7; or 2/8, a share) of a folder that other processes run others
                    of, such as a Slurm array; `milkit run RUN --resume` then makes tables and report
+  --dry-run        train nothing, write nothing: say which programs, shapes, memory and time the study means
   --track wandb    follow it in Weights & Biases too (offline, unless WANDB_MODE says otherwise)
   --trust-source   replay a run whose model is defined in its saved experiment file (this runs that file's code)
 
@@ -74,6 +76,7 @@ def main(arguments: list[str]) -> int:
     own.add_argument("--workers", type=int)
     own.add_argument("--ray-address")
     own.add_argument("--programs")
+    own.add_argument("--dry-run", action="store_true")
     own.add_argument("--track", action="append", choices=["wandb"], default=[])
     options, overrides = own.parse_known_args(rest)
     if options.resume and options.force:
@@ -92,16 +95,21 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
     from milkit.commands.show import summary
     from milkit.execute.compiled import keep_compiled
     from milkit.execute.executors import Where
+    from milkit.execute.spreading import use_cores
     from milkit.watch.device import note_import
 
     note_import()
     keep_compiled()
+    use_cores()
     where = Where(options.executor, options.workers, options.ray_address)
     found: list[api.Stated] = []
     for target in targets:
         found += _find(target, trust_source=options.trust_source)
     # all overrides and folders are understood before the first study starts
     studies = [(s, override(s.experiment, overrides, f"milkit run {targets[0]}")) for s in found]
+    if options.dry_run:
+        _dry_run([experiment for _, experiment in studies], stop)
+        return
     folders = _folders(found, options.out, resume=options.resume or options.programs is not None)
     for (stated, experiment), out in zip(studies, folders, strict=True):
         stop.check()
@@ -124,6 +132,15 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
         )
         print(summary(results, out))
     stop.check()
+
+
+def _dry_run(experiments: "list[Experiment]", stop: Wish) -> None:
+    from milkit.commands.dry_run import words
+    from milkit.execute.forecast import forecast
+
+    for i, experiment in enumerate(experiments):
+        stop.check()
+        print(("\n" if i else "") + words(forecast(experiment)))
 
 
 def _folders(found: "list[api.Stated]", out: Path | None, *, resume: bool) -> list[Path]:
