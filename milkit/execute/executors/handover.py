@@ -22,7 +22,6 @@ from milkit.execute.environment import decides_bits, environment
 from milkit.execute.folder import read_json
 from milkit.execute.imports import own_classes
 from milkit.execute.prepare import Prepared, prepare
-from milkit.execute.search import grown
 from milkit.experiment import Experiment, allowed_types
 from milkit.types import Bag
 
@@ -108,7 +107,7 @@ def rebuild(folder: Path, bags: Path | None, bits: Mapping[str, Any]) -> Prepare
             f"A worker reads other data than the study began with ({', '.join(changed)} differs from config.json): the "
             "files changed meanwhile, or are others on its machine. Make them the same under the same paths."
         )
-    return grown(prepared, folder)
+    return prepared
 
 
 def experiment_of(folder: Path, settings: Mapping[str, Any], bags: Path | None) -> Experiment:
