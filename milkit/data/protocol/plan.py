@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -40,8 +40,8 @@ class Split:
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    labels: int = 0
-    draw: int = 0
+    labels: int = field(default=0, kw_only=True)
+    draw: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         for role in ROLES:
