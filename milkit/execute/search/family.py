@@ -18,7 +18,7 @@ from milkit.execute.prepare import Prepared, Run, lay_out
 from milkit.execute.search.trials import Place, Trial
 from milkit.experiment import Experiment
 from milkit.nn.dropout import Rate
-from milkit.search import Choice, space_of, with_values
+from milkit.search import Choice, Space, space_of, with_values
 from milkit.train import optim
 from milkit.train.engine import Group
 from milkit.train.state import RunState, graph_of, initial_arrays
@@ -93,29 +93,37 @@ def candidates(base: Prepared, trials: Sequence[Trial]) -> list[Candidate]:
         ConfigError: values cannot be combined, or a continuous field does not ride on the run axis.
     """
     search: Any = base.experiment.search
-    space = dict(space_of(search))
-    inside, outside = base.study.features, base.out_features
-    found = []
+    space = space_of(search)
+    made: dict[int, tuple[Any, ...]] = {}  # folds share the values of a trial
     for trial in trials:
-        experiment = family = with_values(base.experiment, trial.values)
-        rates: list[tuple[int, float]] = []
-        for name, of in space.items():
-            value = value_at(experiment, name)
-            rides = name in RIDING and bool(value)
-            if name.startswith("model.") and isinstance(value, float) and value:
-                a, b = (_with(family, name, value) for value in (PLACEHOLDER, OTHER))
-                leaves = rate_leaves(a.model, b.model, inside, outside) if a and b else ()  # type: ignore[arg-type]
-                rides = bool(leaves)
-                rates += [(leaf, value) for leaf in leaves]
-            if rides:
-                family = _with(family, name, PLACEHOLDER) or family
-            elif not isinstance(of, Choice) and value:
-                raise ConfigError(
-                    f"search.space[{name!r}] is {of!r}, but that field is fixed when a program is compiled, so every "
-                    "trial would need a compilation of its own; give it a few values by Choice(...)."
-                )
-        found.append(Candidate(trial, experiment, family, tuple(rates)))
-    return found
+        if id(trial.values) not in made:
+            made[id(trial.values)] = _compiled_for(base, space, trial.values)
+    return [Candidate(trial, *made[id(trial.values)]) for trial in trials]
+
+
+def _compiled_for(
+    base: Prepared, space: Space, values: Mapping[str, Any]
+) -> tuple[Experiment, Experiment, tuple[tuple[int, float], ...]]:
+    """The experiment of some values, that of its family, and its dropout rates."""
+    inside, outside = base.study.features, base.out_features
+    experiment = family = with_values(base.experiment, values)
+    rates: list[tuple[int, float]] = []
+    for name, of in space:
+        value = value_at(experiment, name)
+        rides = name in RIDING and bool(value)
+        if name.startswith("model.") and isinstance(value, float) and value:
+            a, b = (_with(family, name, rate) for rate in (PLACEHOLDER, OTHER))
+            leaves = rate_leaves(a.model, b.model, inside, outside) if a and b else ()  # type: ignore[arg-type]
+            rides = bool(leaves)
+            rates += [(leaf, value) for leaf in leaves]
+        if rides:
+            family = _with(family, name, PLACEHOLDER) or family
+        elif not isinstance(of, Choice) and value:
+            raise ConfigError(
+                f"search.space[{name!r}] is {of!r}, but that field is fixed when a program is compiled, so every "
+                "trial would need a compilation of its own; give it a few values by Choice(...)."
+            )
+    return experiment, family, tuple(rates)
 
 
 def value_at(experiment: Experiment, name: str) -> Any:

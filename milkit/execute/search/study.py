@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from milkit.execute.folder import write_json, write_text
 from milkit.execute.prepare import Prepared
@@ -21,6 +22,10 @@ from milkit.execute.search.trials import Place, Trial, places, rounds_on_disk, w
 from milkit.search import Tpe
 
 TRIALS, SUMMARY = "trials.csv", "search.json"
+
+
+_LAID_OUT: "WeakKeyDictionary[Prepared, dict[Compiled, Prepared]]" = WeakKeyDictionary()
+"""Families of the studies at hand: laying one out may read all features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +120,7 @@ def _trials(base: Prepared, out: Path) -> tuple[Prepared, list[list[Trial]]]:
     """The study of the trials that are settled so far."""
     rounds = rounds_on_disk(base.experiment, base.plan, out)
     made: list[Family] = []
-    known: dict[Compiled, Prepared] = {}
+    known = _LAID_OUT.setdefault(base, {})
     for trials in rounds:
         first = made[-1].runs[-1].program + 1 if made else 0
         new = families(base, candidates(base, trials), first, known)
