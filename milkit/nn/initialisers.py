@@ -9,6 +9,8 @@ from typing import Literal
 
 from flax import nnx
 
+from milkit.nn.products import tall_dot
+
 Init = Literal["torch", "glorot"]
 """How weights start.
 
@@ -48,4 +50,12 @@ def linear(
         kernel, bias = torch_kernel(), torch_bias(in_features)
     else:
         kernel, bias = nnx.initializers.glorot_uniform(), nnx.initializers.zeros_init()
-    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=kernel, bias_init=bias, rngs=rngs)
+    return nnx.Linear(
+        in_features,
+        out_features,
+        use_bias=use_bias,
+        kernel_init=kernel,
+        bias_init=bias,
+        dot_general=tall_dot,
+        rngs=rngs,
+    )
