@@ -64,12 +64,12 @@ def in_all(curve: dict[str, Any]) -> bool:
 def _warnings(curve: dict[str, Any]) -> list[Block]:
     """Marks, and what a validation part that is too good to be true does to small budgets."""
     lines = [sentence(str(text)) for text in (*curve.get("marks", ()), *curve.get("notes", ()))]
-    more = [p for p in curve["points"] if p["labels"] != "all" and p["validation_patients"] > p["train_patients"]]
+    few = [p for p in curve["points"] if p["labels"] != "all"]
+    more = [p for p in few if p["validation_patients"] > p["train_patients"]] if curve["selection"] != "last" else []
     if more:
-        of = ", ".join(f"{p['validation_patients']:.0f} at {p['labels']} a class" for p in more)
-        epochs = "Epochs and thresholds were" if curve["selection"] == "validation" else "Thresholds were"
+        of = ", ".join(f"{p['validation_patients']:.3g} with {_a_class(curve, p['labels'])}" for p in more)
         lines.append(
-            f"{epochs} chosen on more labelled patients than were trained on ({of}). Somebody with so few labels does "
+            f"Epochs were chosen on more labelled patients than were trained on ({of}). Somebody with so few labels does "
             'not have them: read these points as what the model could reach, or run with validation="same budget".'
         )
     return [Notice("Read this curve with this in mind", tuple(lines))] if lines else []
