@@ -69,8 +69,9 @@ def _warnings(curve: dict[str, Any]) -> list[Block]:
     if more:
         of = ", ".join(f"{p['validation_patients']:.3g} with {_a_class(curve, p['labels'])}" for p in more)
         lines.append(
-            f"Epochs were chosen on more labelled patients than were trained on ({of}). Somebody with so few labels does "
-            'not have them: read these points as what the model could reach, or run with validation="same budget".'
+            f"Epochs were chosen on more labelled patients than were trained on ({of}). Somebody with so few labels "
+            "does not have them: read these points as what the model could reach, or run with "
+            'validation="same budget".'
         )
     return [Notice("Read this curve with this in mind", tuple(lines))] if lines else []
 
