@@ -54,7 +54,7 @@ def bags_from(file: Path) -> InMemory:
         with safe_open(file, framework="numpy") as f:
             said = json.loads(f.metadata()["milkit"])
             bags = [
-                Bag(head["id"], *(_array(f, f"{i}/{name}", head.get(name)) for name in ("x", "coords_um")))
+                Bag(head["id"], _array(f, f"{i}/x", head["x"]), _coords(f, f"{i}/coords_um", head.get("coords_um")))
                 for i, head in enumerate(said["bags"])
             ]
     except (SafetensorError, OSError) as error:
@@ -62,8 +62,12 @@ def bags_from(file: Path) -> InMemory:
     return InMemory(tuple(bags), tuple(said["rows"]), said["name"])
 
 
-def _array(file: Any, key: str, head: list[Any] | None) -> np.ndarray | None:
-    return None if head is None else file.get_tensor(key).view(np.dtype(head[0])).reshape(head[1])
+def _array(file: Any, key: str, head: list[Any]) -> np.ndarray:
+    return file.get_tensor(key).view(np.dtype(head[0])).reshape(head[1])
+
+
+def _coords(file: Any, key: str, head: list[Any] | None) -> np.ndarray | None:
+    return None if head is None else _array(file, key, head)
 
 
 def can_be_handed_over(out: Path) -> None:

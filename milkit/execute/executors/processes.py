@@ -1,7 +1,7 @@
 """Programs in several processes of this machine, each on its own share of the cores.
 
-One process a core is faster than all cores on one program (docs/executors.md has the figures): a program's steps are
-small, and threads spend their time waiting for each other.
+One process a core, rather than all cores on one program: a program's steps are small, and threads would spend their
+time waiting for each other.
 """
 
 import itertools
