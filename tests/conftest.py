@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # them compiled; entries are found by the program's content, so a changed program is compiled anew.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# So that runs are shared out over devices whatever machine tests run on.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
 # Before anything of milkit is imported: signatures are checked in tests only, users pay nothing.
 install_import_hook("milkit", "beartype.beartype")

@@ -23,11 +23,13 @@ def main(arguments: list[str]) -> int:
         from milkit.commands.show import summary
         from milkit.demo import EXPERIMENT
         from milkit.execute.compiled import keep_compiled
+        from milkit.execute.spreading import use_cores
         from milkit.watch.device import note_import
 
         note_import()
         stop.check()
         keep_compiled()
+        use_cores()
         results = api.run(EXPERIMENT, options.out, force=options.force, resume=options.resume)
         print(summary(results, options.out))
         stop.check()

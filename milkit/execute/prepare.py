@@ -14,8 +14,9 @@ from milkit.data.protocol import Plan, Split
 from milkit.data.protocol.labels import FewLabels, few_label_splits
 from milkit.data.study import Study
 from milkit.errors import ConfigError, DataError
-from milkit.execute.chunking import held_by_a_run, instances_at_once
+from milkit.execute.chunking import instances_at_once
 from milkit.execute.memory import Memory, check_fits, memory_of, stream_engine, streamed
+from milkit.execute.spreading import GROUP_BYTES, default_width, spread_of
 from milkit.experiment import Experiment
 from milkit.losses import LossParams, for_task, loss_params
 from milkit.search import at_once, variants
@@ -27,10 +28,6 @@ from milkit.train.state import RunState, graph_of
 from milkit.train.step import Hyper, Packed, Setup
 from milkit.train.streaming import Streamed
 
-WIDTH_CPU = 8  # weights and optimiser state of a small model stay in cache; wider was slower (design, section 5)
-WIDTH_ACCELERATOR = 64
-GROUP_BYTES = 2 << 30
-"""About how much one step of all runs of a program may hold on to, by which long bags narrow the width."""
 LONGEST_SUBSAMPLE = 46_340  # its square still fits 32 bits
 
 
@@ -199,11 +196,9 @@ def lay_out(
     if train.max_instances is not None and train.max_instances > LONGEST_SUBSAMPLE:
         raise ConfigError(f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most.")
     runs = _runs(splits, experiment.seeds, width)
-    loss = tuple(
-        loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits
-    )
+    loss = tuple(loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits)
     scalers = _scalers(study, splits) if train.standardise else [(None, None)] * len(splits)
-    engine = _engine(experiment, train, study, plan, data)
+    engine = _engine(experiment, train, study, plan, width, data)
     hyper = tuple(
         Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
         for split, (shift, inverse), params in zip(splits, scalers, loss, strict=True)
@@ -211,7 +206,7 @@ def lay_out(
     judge = None
     if experiment.optimistic is not None:
         judge = _engine(
-            experiment, replace(train, select=experiment.optimistic, patience=None), study, plan, engine.data
+            experiment, replace(train, select=experiment.optimistic, patience=None), study, plan, width, engine.data
         )
     return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss, measured, few)
 
@@ -232,17 +227,6 @@ def measured_unit(study: Study, slide_labels: bool) -> Literal["patient", "slide
                 'those of slides, set unit="slide": metrics are then by slide, and patients are resampled with theirs.'
             )
     return "slide" if study.unit == "slide" and slide_labels else "patient"
-
-
-def default_width(experiment: Experiment, study: Study, runs: int) -> int:
-    """How many runs share a program when the experiment does not say.
-
-    It depends on the configuration, the data and the kind of device only, never on what a machine happens to have
-    free, so that the same file gives the same width (and bits) again.
-    """
-    held = held_by_a_run(experiment, study, instances_at_once(experiment, study, GROUP_BYTES))
-    widest = WIDTH_CPU if jax.default_backend() == "cpu" else WIDTH_ACCELERATOR
-    return int(max(1, min(widest, runs, GROUP_BYTES // held)))
 
 
 def pack(study: Study) -> Packed:
@@ -298,7 +282,7 @@ def _runs(splits: Sequence[Split], seeds: int, width: int) -> tuple[Run, ...]:
 
 
 def _engine(
-    experiment: Experiment, train: Train, study: Study, plan: Plan, data: Packed | Streamed | None = None
+    experiment: Experiment, train: Train, study: Study, plan: Plan, width: int, data: Packed | Streamed | None = None
 ) -> Engine:
     model, task = experiment.model, experiment.task
     train = replace(train, instances_at_once=instances_at_once(experiment, study, GROUP_BYTES))
@@ -323,7 +307,8 @@ def _engine(
     if isinstance(data, Streamed):
         return stream_engine(setup, data, ladder(study.lengths, rungs, smallest), study, plan, experiment.seed)
     evaluation = ladder(study.lengths, train.buckets, smallest)
-    return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed)
+    spread = spread_of(experiment, study, width, out_features)
+    return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed, spread)
 
 
 def _scalers(study: Study, splits: Sequence[Split]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -26,8 +26,15 @@ def pool_size() -> int:
 
 
 def same_pool(environment: Mapping[str, Any]) -> None:
-    """Take the pool of a study's `environment.json`; without effect once JAX has started its device."""
-    threads = environment.get("threads")
+    """Take the pool of a study's `environment.json`; without effect once JAX has started its device.
+
+    And as many devices, which decide bits for another reason (`milkit.execute.spreading`).
+    """
+    threads, devices = environment.get("threads"), environment.get("devices")
+    if environment.get("backend") == "cpu" and isinstance(devices, int) and not _started():
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", devices)
     if isinstance(threads, int) and threads != pool_size() and not _started():
         os.environ[VARIABLE] = str(threads)
 

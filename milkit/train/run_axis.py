@@ -2,11 +2,10 @@
 
 The runs of a program lie on the leading axis of every per-run array. They are shared out over devices, a device goes
 through its share block by block, and the runs of a block are computed side by side (`vmap`). How many runs stand in a
-block (the *width*) decides the bits; how many blocks and devices there are does not.
+block (the *width*) and how many devices there are decide the bits; how many blocks there are does not.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -77,11 +76,14 @@ def over_blocks(spread: Spread, f: Callable[..., Any], shared: int) -> Callable[
     def local(*values: Any) -> Any:
         common, own = values[:shared], values[shared:]
         blocks = jax.tree.leaves(own)[0].shape[0] // spread.width
-        one_block = partial(f, *common)
-        if blocks == 1:
-            return one_block(*own)
+
+        def one_block(block: Any) -> Any:
+            # The barriers, and the loop even around a single block, keep XLA from fusing a block with what is around
+            # it, which would make bits depend on how many blocks there are.
+            return jax.lax.optimization_barrier(f(*common, *jax.lax.optimization_barrier(block)))
+
         cut = jax.tree.map(lambda x: x.reshape(blocks, spread.width, *x.shape[1:]), own)
-        out = jax.lax.map(lambda block: one_block(*block), cut)
+        out = jax.lax.map(one_block, cut)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
 
     def everywhere(*values: Any) -> Any:

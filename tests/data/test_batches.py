@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from milkit.data.batches import draw_epoch, ladder, part_layout, rung_of, train_layout
+from milkit.data.batches import Epoch, compact, draw_epoch, ladder, part_layout, rung_of, train_layout
 
 
 def padded(lengths, rungs):
@@ -106,3 +106,21 @@ def test_a_part_is_read_once_and_its_shapes_follow_the_plan():
         assert sorted(seen.tolist()) == rows.tolist()
     alone = part_layout(LENGTHS, (3, 10), parts[:1], everywhere, instances=12)
     assert [i.shape[::2] for i in alone.index] == [i.shape[::2] for i in part.index]
+
+
+def test_steps_that_no_run_of_a_block_needs_are_left_out():
+    """Three steps, four runs in blocks of two: worked by hand."""
+    weight = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0]], np.float32)[..., None]  # [s, r, b]
+    index = np.arange(12, dtype=np.int32).reshape(3, 4, 1)
+    epoch = Epoch(np.array([7, 8, 9], np.int32), index, weight, weight[..., 0] > 0)
+    steps = compact(epoch, 2, np.array([True, True, True, True]))
+    assert steps.count.tolist() == [2, 2, 1, 1]
+    assert steps.number[0, :2].tolist() == [0, 2]
+    assert steps.rung[0, :2].tolist() == [7, 9]
+    assert steps.number[2, :1].tolist() == [1]
+    assert steps.rung[3, :1].tolist() == [8]
+    assert steps.index[1, :2, 0].tolist() == [1, 9]
+    assert steps.weight[1, :2, 0].tolist() == [0, 1]
+    assert steps.update[0, :2].tolist() == [True, True]
+    # a run that has ended needs no step
+    assert compact(epoch, 1, np.array([False, True, True, True])).count.tolist() == [0, 1, 1, 0]

@@ -11,10 +11,13 @@ from milkit import Bag, Binary, Cohort
 from milkit.data.store import write_store
 from milkit.errors import ConfigError, DataError
 from milkit.execute import prepare as module
-from milkit.execute.prepare import default_width, pack, prepare
+from milkit.execute.prepare import pack, prepare
 from milkit.execute.run import execute
+from milkit.execute.spreading import default_width, spread_of
 from milkit.metrics import youden_threshold
+from milkit.models import ABMIL
 from milkit.predictions import Predictions
+from milkit.train.run_axis import devices_for
 
 
 @pytest.fixture
@@ -50,19 +53,24 @@ def test_features_stay_as_stored_on_the_device_and_train(files, experiment, tmp_
 def test_width_follows_from_experiment_and_data(experiment):
     free = replace(experiment, train=replace(experiment.train, width=None))
     study = free.data.load(free.task, free.unit)
-    assert default_width(free, study, runs=50) == 8
-    assert default_width(free, study, runs=3) == 3
+    # three programs of seventeen, filled up to a multiple of four
+    assert [default_width(free, study, runs=n) for n in (1, 3, 5, 20, 21, 50, 500)] == [1, 3, 8, 20, 12, 20, 20]
+    assert spread_of(free, study, 20, 1).width == 5  # 20 in blocks of at most 8
     long = replace(study, lengths=np.full(len(study), 200_000))
-    assert default_width(free, long, runs=50) == 1
+    assert spread_of(free, long, 20, 1).width == 1
     some = replace(free, train=replace(free.train, max_instances=1000))
     # training is light then, but evaluation sees 200,000 instances: 8 bytes x 512 wide x 200,000 = .76 GiB a run
-    assert default_width(some, long, runs=50) == 2
+    assert spread_of(some, long, 20, 1).width == 2
+    # weights, gradient and Adam's two moments of 6 x 50,000 parameters: 4.8 MB, more than one run's share of a cache
+    wide = replace(free, model=ABMIL(encoder=(50_000,), attention=1))
+    assert spread_of(wide, study, 20, 1).width == 1
 
 
-def test_a_cohort_beyond_memory_is_refused_with_its_size(experiment, monkeypatch):
-    monkeypatch.setattr(module.os, "sysconf", lambda name: 1)
-    with pytest.raises(DataError, match="GiB"):
-        prepare(experiment)
+@pytest.mark.parametrize(
+    ("blocks", "devices", "shared_by"), [(10, 2, 2), (10, 4, 2), (7, 2, 1), (1, 8, 1), (12, 96, 12)]
+)
+def test_blocks_are_cut_evenly_over_devices(blocks, devices, shared_by):
+    assert devices_for(blocks, devices) == shared_by
 
 
 def test_selection_needs_a_validation_part_in_given_folds_too(experiment, tmp_path):

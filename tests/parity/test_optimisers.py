@@ -37,7 +37,8 @@ def test_follows_torch(name):
         state = optim.start(train, params)
         for step in range(25):
             gradient = np.cos(a @ np.asarray(params) + step)
-            params, state = optim.apply(train, rate, jnp.array(True), jnp.array(step), jnp.asarray(gradient), state, params)
+            given = jnp.asarray(gradient)
+            params, state = optim.apply(train, rate, jnp.array(True), jnp.array(step), given, state, params)
             target.grad = torch.tensor(np.cos(a @ target.detach().numpy() + step))
             optimizer.step()
         np.testing.assert_allclose(params, target.detach().numpy(), rtol=1e-9, atol=1e-11)

@@ -1,5 +1,6 @@
 """The run axis: bits, companions, fillers, and what a step may not change."""
 
+import copy
 from dataclasses import dataclass, replace
 
 import jax
@@ -18,6 +19,7 @@ from milkit.task import Binary
 from milkit.train.config import Adam, Sgd, Train
 from milkit.train.engine import run_key, train_epoch
 from milkit.train.fit import fit, start
+from milkit.train.run_axis import Spread
 from milkit.train.state import forward, graph_of, initial_state
 from milkit.train.step import gather, judge_epoch, subsample, train_step
 from milkit.types import Bags, Output
@@ -46,6 +48,30 @@ def prepared(experiment):
 
 def slot(run, i):
     return replace(run, program=0, slot=i)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_how_many_blocks_share_a_program_changes_no_bit(experiment, width):
+    """Four runs in blocks of one width: in one program, and in programs of one block, on one device and on two."""
+    assert len(jax.devices()) >= 2
+    data = prepare(replace(experiment, train=replace(experiment.train, patience=2)))
+    runs = data.runs[:4]
+
+    def states(spread, runs):
+        engine = copy.copy(data.engine)
+        engine._given, engine.data = spread, spread.put(data.engine.data)
+        part = replace(data, engine=engine, width=len(runs))
+        return trained(part, [slot(r, i) for i, r in enumerate(runs)])
+
+    together = states(Spread(width, 1), runs)
+    alone = [states(Spread(width, 1), runs[i : i + width]) for i in range(0, 4, width)]
+    assert same_bits(together, jax.tree.map(lambda *parts: np.concatenate(parts), *alone))
+    # XLA compiles another program for two devices, so bits may differ from those of one; not between slots
+    shared = states(Spread(width, 2), runs)
+    other = states(Spread(width, 2), runs[2:] + runs[:2])
+    assert same_bits(shared, jax.tree.map(lambda x: np.roll(x, 2, axis=0), other))
+    for a, b in zip(jax.tree.leaves(shared.params), jax.tree.leaves(together.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_other_slots_and_companions_give_the_same_bits(prepared):
