@@ -5,6 +5,7 @@ pass. Whoever takes a block gives it back by `release` when the numbers in it ar
 filled again, so a device may work on the very bytes that were read.
 """
 
+import mmap
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 from milkit.data.study import Study
 from milkit.errors import DataError
 
-BUDGET = 1 << 30
+BUDGET = 256 << 20
 """Bytes that buffers and bags under way may take, unless three of the largest batches take more."""
 HELD = 2
 """Blocks that may be in use at a time: one is computed on while the next is copied to the device."""
@@ -76,16 +77,17 @@ class _Pool:
         """A buffer of so many bytes, with `extra` bytes counted beside it; waits for room; None after `close`."""
         with self._change:
             while not self.closed:
-                fits = [i for i, b in enumerate(self._free) if b.nbytes == size]
+                fits = [b for b in self._free if b.nbytes == size]
+                others = [b for b in self._free if b.nbytes != size]
                 need = extra + (0 if fits else size)
-                while self.held + need > self.budget and len(self._free) > len(fits):
-                    other = next(i for i, b in enumerate(self._free) if b.nbytes != size)
-                    self.held -= self._free.pop(other).nbytes
-                    fits = [i for i, b in enumerate(self._free) if b.nbytes == size]
+                # free buffers make room: those of other sizes first, then all but one of this size
+                while self.held + need > self.budget and (others or len(fits) > 1):
+                    self.held -= (others or fits).pop().nbytes
+                self._free = others + fits
                 if self.held + need <= self.budget:
                     self.held += need
                     self.peak = max(self.peak, self.held)
-                    return self._free.pop(fits[0]) if fits else np.empty(size, np.uint8)
+                    return self._free.pop() if fits else np.empty(size, np.uint8)
                 self._change.wait()
             return None
 
@@ -201,7 +203,25 @@ class Reader:
         x[:n] = bag.x
         if xy is not None:
             xy[:n] = bag.coords_um
+        _let_go(bag.x)
         return n
+
+
+def _let_go(x: np.ndarray) -> None:
+    """Take what was copied from a memory map out of this process; the system keeps it while there is room.
+
+    Else the whole cohort would count as this process's memory after an epoch.
+    """
+    base: object = x
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or x.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    whole = np.frombuffer(base, np.uint8)
+    first = x.ctypes.data - whole.ctypes.data
+    first, last = -(-first // mmap.PAGESIZE), (first + x.nbytes) // mmap.PAGESIZE
+    if last > first:
+        base.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
 
 
 def _narrow(dtype: np.dtype) -> np.dtype:

@@ -161,3 +161,26 @@ def test_bags_that_do_not_fit_the_first_ones_dtype_or_changed_on_disk_are_named(
     torn = lambda i: Bag("x", study.read(i).x[: -1 if i == 2 else None])  # noqa: E731
     with pytest.raises(DataError, match="'p002' has features of shape"):
         walk(replace(study, read=torn))
+
+
+def test_what_was_copied_from_a_file_is_let_go(tmp_path):
+    """Pages of the store that were read do not stay in this process; the store can be read again."""
+    xs, _ = planted.bags(6, features=512, smallest=300, largest=400)
+    store, table = planted.stored(tmp_path, planted.cohort(xs, [{"label": str(i % 2)} for i in range(6)]), "s")
+    study = Cohort(str(table), str(store)).load(Binary())
+    total = sum(x.nbytes for x in xs)
+    for _ in range(2):
+        before = _file_bytes()
+        for i in range(6):
+            np.testing.assert_array_equal(study.read(i).x, xs[i])
+        assert _file_bytes() - before > total / 2  # reading by hand leaves them mapped
+        with Reader(study).batches([Wanted((i,), 1, 400) for i in range(6)]) as blocks:
+            for block in blocks:
+                np.testing.assert_array_equal(block.x[0, : block.lengths[0]], xs[block.number])
+                block.release()
+        assert _file_bytes() - before < total / 4
+
+
+def _file_bytes():
+    with open("/proc/self/status") as file:
+        return 1024 * sum(int(line.split()[1]) for line in file if line.startswith("RssFile"))
