@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from milkit.errors import NonFiniteError, WorkerError
 from milkit.execute.executors import Where
+from milkit.execute.interrupt import SIGNALS, interruptible
 from milkit.execute.run import execute
 from milkit.train.config import Sgd
 
@@ -86,6 +88,14 @@ def test_an_error_on_another_machine_is_the_error_of_the_study(experiment, clust
     wild = replace(experiment, train=replace(experiment.train, optimizer=Sgd(1e30, momentum=0.0)))
     with pytest.raises(NonFiniteError, match=r"Run r0f\ds\d .*finite in epoch \d+.*learning rate"):
         execute(wild, tmp_path / "run", where=Where("ray", ray_address=cluster.address))
+
+
+def test_ray_leaves_sigterm_to_us(cluster):
+    """Ray's own handler would end the process where it stands."""
+    from milkit.execute.executors.on_ray import OnRay
+
+    with interruptible() as stop, OnRay(None, cluster.address):
+        assert [signal.getsignal(number) for number in SIGNALS] == [stop.arrived] * len(SIGNALS)
 
 
 def test_a_cluster_that_is_not_there_is_named(experiment, tmp_path):

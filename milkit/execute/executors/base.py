@@ -1,6 +1,7 @@
 """What every executor is given and what it promises."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -105,6 +106,15 @@ def jax_settings() -> dict[str, Any]:
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_x64",
              "jax_default_matmul_precision", "jax_num_cpu_devices")  # fmt: skip
     return {name: getattr(settings, name) for name in names}
+
+
+def set_jax(settings: Mapping[str, Any]) -> None:
+    """Set JAX as `jax_settings` of the process that started this one says."""
+    for name, value in settings.items():
+        if getattr(jax.config, name) != value:
+            jax.config.update(name, value)
+    # of an entry that another worker is writing at this moment: it is compiled here, too
+    warnings.filterwarnings("ignore", message="Error reading persistent compilation cache entry")
 
 
 def error_of(name: str, text: str) -> MilkitError:

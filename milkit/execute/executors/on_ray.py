@@ -7,9 +7,11 @@ checkpoint that the driver had of it. The cohort's own files must be readable un
 
 import contextlib
 import os
+import signal
 import socket
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from milkit.execute.executors.handover import BAGS, bags_to_bytes, can_be_handed
 from milkit.execute.executors.local import Local
 from milkit.execute.executors.remote import run_program_here
 from milkit.execute.folder import write_bytes
+from milkit.execute.interrupt import SIGNALS
 from milkit.execute.program import CHECKPOINT, is_done, program_folder
 from milkit.execute.search.family import Family
 from milkit.execute.threads import VARIABLE, pool_size, usable_cores
@@ -111,7 +114,6 @@ class OnRay:
         here = [p for p in waiting if _reads_other_programs(work, p)]
         waiting = deque(p for p in waiting if p not in here)
         if waiting:
-            self._connect()
             _Round(self._ray, work, waiting, self._workers).go()
         Local().run(work, here)
 
@@ -126,7 +128,8 @@ class OnRay:
             said = {"address": self._address}
         try:
             _knock(said["address"])
-            self._ray.init(**said, log_to_driver=False, logging_level="error")
+            with _handlers_kept():
+                self._ray.init(**said, log_to_driver=False, logging_level="error")
         except (OSError, RuntimeError, ValueError) as error:
             raise WorkerError(
                 f"The Ray cluster {said['address']!r} cannot be reached ({str(error).splitlines()[0]}); start it with "
@@ -135,12 +138,26 @@ class OnRay:
         self._started = True
 
     def __enter__(self) -> "OnRay":
+        self._connect()  # before JAX has threads: a cluster of this machine is started by forking
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Leave the cluster, or end the one that was started here."""
         if self._started:
             self._ray.shutdown()
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, to end the process where it stands; studies end with checkpoints."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 def _knock(address: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from milkit.errors import MilkitError
-from milkit.execute.executors.base import run_once
+from milkit.execute.executors.base import run_once, set_jax
 from milkit.execute.executors.handover import BAGS, rebuild
 from milkit.execute.prepare import Prepared
 from milkit.execute.program import CHECKPOINT, program_folder
@@ -133,8 +133,4 @@ def _set_process(task: Mapping[str, Any]) -> None:
     """Folder and JAX as in the driver."""
     if os.path.isdir(task["folder"]):  # paths in an experiment are read from where it was started
         os.chdir(task["folder"])
-    import jax
-
-    for name, value in task["jax"].items():
-        if getattr(jax.config, name) != value:
-            jax.config.update(name, value)
+    set_jax(task["jax"])

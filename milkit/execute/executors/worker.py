@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from milkit.errors import MilkitError
-from milkit.execute.executors.base import run_once
+from milkit.execute.executors.base import run_once, set_jax
 from milkit.execute.executors.handover import rebuild
 from milkit.execute.search import grown
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _serve(line: _Line) -> None:
-    _set_jax(line.hello)
+    set_jax(line.hello["jax"])
     out = Path(line.hello["out"])
     bags = line.hello["bags"]
     base = rebuild(out, None if bags is None else Path(bags), line.hello["bits"])
@@ -96,14 +96,6 @@ def _serve(line: _Line) -> None:
 
         run_once(study, told["program"], out, trackers, tell, line.stopping.is_set)
         line.say(done=told["program"])
-
-
-def _set_jax(hello: dict[str, Any]) -> None:
-    """JAX as it is set in the process that started this one."""
-    import jax
-
-    for name, value in hello["jax"].items():
-        jax.config.update(name, value)
 
 
 if __name__ == "__main__":
