@@ -89,7 +89,6 @@ class Experiment:
         _check_chunks(self.model, self.train)
         if self.search is not None:
             check_search(self)
-            _check_alone(self)
 
 
 _PARTS = ("data", "protocol", "model", "train", "task")
@@ -167,18 +166,6 @@ def _check_loss(experiment: Experiment) -> None:
         raise ConfigError(
             "The Cox loss compares the bags of one step with each other, but train.batch_bags is 1, where it is 0 "
             "whatever the model does; set train.batch_bags to 16 or more, or use Survival(loss='nll')."
-        )
-
-
-def _check_alone(experiment: Experiment) -> None:
-    """Refuse a search with few labels: it would have to be made anew for every budget and draw, on the few validation
-    patients that each has.
-    """
-    if experiment.labels is not None:
-        raise ConfigError(
-            "labels and search cannot be asked for together: a configuration chosen with all labels flatters small "
-            "budgets. Search first, then state one configuration in an experiment with labels=LabelBudget(...), and "
-            "say where it comes from."
         )
 
 

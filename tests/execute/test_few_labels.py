@@ -4,19 +4,22 @@ import csv
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import planted
 import pytest
 
 from milkit import api, config
 from milkit.data.protocol import LabelBudget
-from milkit.errors import RunFolderError
+from milkit.errors import ConfigError, RunFolderError
 from milkit.execute import program as program_module
 from milkit.execute.prepare import prepare
 from milkit.execute.run import execute
 from milkit.experiment import allowed_types
 from milkit.predictions import Predictions
 from milkit.report.results import write_results
+from milkit.search import Choice, Grid
+from milkit.task import MultiClass, MultiLabel, Regression, Survival
 from milkit.train.engine import Engine
 
 TABLES = ("predictions.csv", "history.jsonl", "runs.csv", "top_instances.csv", "folds.csv", "attention.json")
@@ -156,6 +159,32 @@ def test_a_run_has_the_same_bits_beside_other_budgets(labelled, finished, tmp_pa
 def test_other_budgets_are_other_settings(labelled, finished):
     with pytest.raises(RunFolderError, match=r"experiment\.labels\.draws: 2 there, 3 now"):
         execute(replace(labelled, labels=LabelBudget((1, 4), draws=3)), finished, resume=True)
+
+
+def test_a_search_with_few_labels_is_refused(labelled):
+    with pytest.raises(ConfigError, match=r"label-budget curve and a search in one study"):
+        replace(labelled, search=Grid({"train.optimizer.learning_rate": Choice(0.1, 0.2)}))
+
+
+@pytest.mark.parametrize(
+    ("made", "task"),
+    [
+        (planted.multi_class, MultiClass(class_weights="balanced")),
+        (planted.multi_label, MultiLabel(("left", "right"), class_weights="balanced")),
+        (planted.regression, Regression()),
+        (planted.survival, Survival()),
+    ],
+)
+def test_one_label_a_class_gives_finite_scales(labelled, made, task):
+    """The smallest part there can be: a constant target, a single event, a label without positives, one bag."""
+    train = replace(labelled.train, standardise=True)
+    prepared = prepare(replace(labelled, data=made(), task=task, train=train, labels=LabelBudget((1,), draws=2)))
+    few = [r for r in prepared.runs if r.labels]
+    assert len(few) == 3 * 2 * 2
+    for run in few:
+        numbers = jax.tree.leaves((prepared.hyper[run.split], prepared.loss[run.split]))
+        assert all(np.isfinite(np.asarray(n)).all() for n in numbers)
+        assert (np.asarray(prepared.hyper[run.split].inverse_scale) < 1e4).all()
 
 
 def test_the_configuration_comes_back(labelled):
