@@ -6,7 +6,9 @@
 #   make ray      executors on a real Ray cluster of two nodes, one of which is killed; installs ray
 #   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
 #   make algorithmic  every model on the algorithmic tests: docs/algorithmic.md and its JSON, 13 minutes of one core
-#   make bench    simulations behind docs/statistics.md, writes JSON under benchmarks/results
+#   make bench    speed against PyTorch and torchmil on this machine, under 15 minutes; JSON under benchmarks/results
+#   make gpu      tests and benchmarks on a GPU, under 10 minutes (make gpu BIN=/path/to/bin for a python that is there)
+#   make bench-statistics  simulations behind docs/statistics.md and others; JSON under benchmarks/results
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +17,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint parity ray algorithmic bench study-classic clean
+.PHONY: demo test lint parity ray algorithmic bench gpu bench-statistics study-classic clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.core: pyproject.toml
@@ -33,6 +35,10 @@ $(VENV)/.dev: $(VENV)/.core
 $(VENV)/.parity: $(VENV)/.dev
 	@$(PIP) install '$(TORCH)'
 	@$(PIP) install -e '.[bench]'
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.dev
+	@$(PIP) install 'jax[cuda12]'
 	@touch $@
 
 $(VENV)/.ray: $(VENV)/.dev
@@ -59,7 +65,18 @@ ray: $(VENV)/.ray
 algorithmic: $(VENV)/.dev
 	$(BIN)/python -m experiments.raff_holt2023
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.parity
+	$(BIN)/python -m benchmarks.train_speed --quick --out benchmarks/results/train_speed.json
+	$(BIN)/python -m benchmarks.wide_bags --quick --out benchmarks/results/wide_bags.json
+	$(BIN)/python -m benchmarks.study --quick --out benchmarks/results/study.json
+	$(BIN)/python -m benchmarks.stream --quick --out benchmarks/results/stream.json
+
+# A python that is named has all it needs (JAX with CUDA, pytest, jaxtyping, beartype); the flag makes equal seeds equal.
+gpu: $(if $(filter command,$(firstword $(origin BIN))),,$(VENV)/.gpu)
+	XLA_FLAGS="--xla_gpu_deterministic_ops=true" $(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json
+
+bench-statistics: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.coverage --out benchmarks/results/coverage.json
 	$(BIN)/python -m benchmarks.logrank_null --studies 4000 --out benchmarks/results/logrank_null.json
 	$(BIN)/python -m benchmarks.comparison_null --out benchmarks/results/comparison_null.json

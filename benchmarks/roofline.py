@@ -27,7 +27,6 @@ def limits(size: int = 8192, copied: int = 1 << 30) -> dict[str, float]:
         size: of the square matrices that are multiplied.
         copied: bytes that are read, and written again.
     """
-
     multiply = jax.jit(jnp.matmul)
 
     def product(dtype: Any) -> float:
