@@ -11,7 +11,7 @@ from pathlib import Path
 import planted
 import pytest
 
-from milkit.errors import NonFiniteError, WorkerError
+from milkit.errors import Interrupted, NonFiniteError, WorkerError
 from milkit.execute.executors import Where
 from milkit.execute.interrupt import SIGNALS, interruptible
 from milkit.execute.run import execute
@@ -55,9 +55,15 @@ def attempts(out):
     return [[r["pid"] for r in program if r["event"] == "start"] for program in rows]
 
 
-def test_a_node_dies_in_mid_study_and_the_study_ends_complete(experiment, cluster, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    execute(longer(experiment), out)
+    return out
+
+
+def test_a_node_dies_in_mid_study_and_the_study_ends_complete(experiment, cluster, whole, tmp_path, monkeypatch):
     study = longer(experiment)
-    execute(study, tmp_path / "whole")
     monkeypatch.setenv("MILKIT_CHECKPOINT_SECONDS", "0.3")
     out, second = tmp_path / "run", cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
     killed = []
@@ -75,13 +81,32 @@ def test_a_node_dies_in_mid_study_and_the_study_ends_complete(experiment, cluste
     killer.join(10)
     assert killed
     assert killed[0] < 6
-    assert files(out) == files(tmp_path / "whole")
+    assert files(out) == files(whole)
     started = attempts(out)
     assert len(started) == 6
     again = [pids for pids in started if len(pids) == 2]  # the program of the dead node, taken over elsewhere
     assert len(again) == 1
     assert again[0][0] != again[0][1]
     assert not list(out.rglob("checkpoint.safetensors"))
+
+
+def test_sigterm_brings_the_checkpoints_home(experiment, cluster, whole, tmp_path, monkeypatch):
+    study, out = longer(experiment), tmp_path / "run"
+    monkeypatch.setenv("MILKIT_CHECKPOINT_SECONDS", "0.3")
+
+    def signal_us():
+        while not list(out.glob("programs/*/checkpoint.safetensors")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=signal_us, daemon=True)
+    sender.start()
+    with pytest.raises(Interrupted, match="after epoch") as stop:
+        execute(study, out, where=Where("ray", ray_address=cluster.address))
+    assert stop.value.status == 143
+    assert list(out.glob("programs/*/checkpoint.safetensors"))
+    execute(study, out, resume=True)
+    assert files(out) == files(whole)
 
 
 def test_an_error_on_another_machine_is_the_error_of_the_study(experiment, cluster, tmp_path):
