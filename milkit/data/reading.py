@@ -65,36 +65,47 @@ class Block:
 
 
 class _Pool:
-    """Buffers that are used again, and a count of all bytes under way."""
+    """Buffers of one size, which hold a batch of any length and are used again; and a count of all bytes under way.
+
+    One size for all: memory that is given back and asked for anew costs as much as the read.
+    """
 
     def __init__(self, budget: int) -> None:
-        self.budget, self.held, self.peak = budget, 0, 0
+        self.budget, self.held, self.peak, self.size = budget, 0, 0, 0
         self._free: list[np.ndarray] = []
         self._change = threading.Condition()
         self.closed = False
 
-    def take(self, size: int, extra: int) -> np.ndarray | None:
-        """A buffer of so many bytes, with `extra` bytes counted beside it; waits for room; None after `close`."""
+    def allow(self, size: int, extra: int) -> None:
+        """Let buffers have so many bytes, and the budget hold `HELD + 1` of them with `extra` bytes each."""
+        with self._change:
+            if size > self.size:
+                self.held -= sum(b.nbytes for b in self._free)
+                self._free, self.size = [], size
+            self.budget = max(self.budget, (HELD + 1) * (self.size + extra))
+
+    def take(self, extra: int) -> np.ndarray | None:
+        """A buffer, with `extra` bytes counted beside it; waits for room; None after `close`."""
         with self._change:
             while not self.closed:
-                fits = [b for b in self._free if b.nbytes == size]
-                others = [b for b in self._free if b.nbytes != size]
-                need = extra + (0 if fits else size)
-                # free buffers make room: those of other sizes first, then all but one of this size
-                while self.held + need > self.budget and (others or len(fits) > 1):
-                    self.held -= (others or fits).pop().nbytes
-                self._free = others + fits
+                need = extra + (0 if self._free else self.size)
+                # where copies take the room of a buffer, free ones make it
+                while self.held + need > self.budget and len(self._free) > 1:
+                    self.held -= self._free.pop().nbytes
                 if self.held + need <= self.budget:
                     self.held += need
                     self.peak = max(self.peak, self.held)
-                    return self._free.pop() if fits else np.empty(size, np.uint8)
+                    return self._free.pop() if self._free else np.empty(self.size, np.uint8)
                 self._change.wait()
             return None
 
     def put(self, buffer: np.ndarray) -> None:
         """Take a buffer back."""
         with self._change:
-            self._free.append(buffer)
+            if buffer.nbytes == self.size:
+                self._free.append(buffer)
+            else:
+                self.held -= buffer.nbytes
             self._change.notify_all()
 
     def spent(self, extra: int) -> None:
@@ -126,13 +137,12 @@ class Reader:
         self._pool = _Pool(budget)
 
     def allow(self, size: int, length: int) -> None:
-        """Raise the budget to `HELD + 1` batches of so many bags of so many instances where it is less.
+        """Make buffers for so many bags of so many instances, and raise the budget to `HELD + 1` of them if it is less.
 
         As a step works on one while the next one is copied, fewer would wait for each other for ever.
         """
         longest = min(length, int(self.study.lengths.max()))
-        most = self._bytes(size, length) + self._copied(longest)
-        self._pool.budget = max(self._pool.budget, (HELD + 1) * most)
+        self._pool.allow(self._bytes(size, length), self._copied(longest))
 
     @property
     def budget(self) -> int:
@@ -160,7 +170,7 @@ class Reader:
 
     def room(self, wanted: Wanted) -> np.ndarray | None:
         """A buffer for a batch, once there is room for it and for copies that are made in reading; None if closed."""
-        return self._pool.take(self._bytes(wanted.size, wanted.length), self._copied(self._longest(wanted)))
+        return self._pool.take(self._copied(self._longest(wanted)))
 
     def _longest(self, wanted: Wanted) -> int:
         return int(self.study.lengths[list(wanted.bags)].max(initial=0))
