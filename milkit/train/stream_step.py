@@ -36,13 +36,13 @@ class Read(NamedTuple):
         x: features as stored, [b, n, d]; anything beyond a bag's own instances.
         coords_um: [b, n, 2] or None.
         lengths: instances of each bag, [b]; 0 for a filler.
-        index: rows of the study, [b].
+        rows: of the study, [b].
     """
 
     x: Num[Array, "b n d"]
     coords_um: Float[Array, "b n 2"] | None
     lengths: Int[Array, "b"]
-    index: Int[Array, "b"]
+    rows: Int[Array, "b"]
 
 
 def shown(train: Train, hyper: Hyper, read: Read, weight: Float[Array, "b"], key: Key[Array, ""] | None) -> Bags:
@@ -54,7 +54,7 @@ def shown(train: Train, hyper: Hyper, read: Read, weight: Float[Array, "b"], key
     real = place < read.lengths[:, None]
     # Beside other bags, one of weight 0 is all padding to the run (batch statistics must not see it); a single one
     # needs no mask of its own, as nothing comes of such a step.
-    mask = real if len(read.index) == 1 else real & (weight > 0)[:, None]
+    mask = real if len(read.rows) == 1 else real & (weight > 0)[:, None]
     if key is not None and train.instance_dropout > 0.0:
         mask = real = drop_instances(key, mask, train.instance_dropout)
     xy = None if read.coords_um is None else jnp.where(real[..., None], read.coords_um, 0.0)
@@ -73,7 +73,7 @@ def subsampled(read: Read, most: int | None, key: Key[Array, ""]) -> Read:
     if most is None or read.x.shape[1] <= most:
         return read
     n = read.lengths[:, None]
-    place = jnp.broadcast_to(jnp.arange(most, dtype=jnp.int32), (len(read.index), most))
+    place = jnp.broadcast_to(jnp.arange(most, dtype=jnp.int32), (len(read.rows), most))
     place = jnp.where(n > most, subsample(key, n, most), place)[..., None]
     xy = None if read.coords_um is None else jnp.take_along_axis(read.coords_um, place, 1)
     return read._replace(x=jnp.take_along_axis(read.x, place, 1), coords_um=xy, lengths=jnp.minimum(read.lengths, most))
@@ -114,7 +114,7 @@ def stream_step(
     def one_run(hyper: Hyper, key: Any, state: RunState, weight: Any, update: Any) -> Any:
         draws = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), step)
         bags = shown(setup.train, hyper, read, weight, jax.random.fold_in(draws, 0))
-        batch = Batch(bags, target[read.index], weight, read.index)
+        batch = Batch(bags, target[read.rows], weight, read.rows)
         return step_on(setup, hyper, draws, position, state, batch, update)
 
     state, (loss, counted) = jax.vmap(one_run)(hyper, keys, state, weight, update)
