@@ -38,7 +38,7 @@ MOMENTS = (
 EARLY = ("config.json", "environment.json")
 """Moments that only the first start of a study has."""
 MARKS = ("config.json", "predictions.csv", "results.json", "report.html")
-STUDY = '''"""A small study with a model of its own, on bags made here."""
+STUDY = '''"""A small study, on bags made here."""
 
 import numpy as np
 

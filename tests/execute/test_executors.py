@@ -13,6 +13,8 @@ import planted
 import pytest
 from flax import nnx
 
+from milkit import api
+from milkit.cli import main
 from milkit.data.memory import InMemory, in_memory
 from milkit.errors import ConfigError, DataError, NonFiniteError, RunFolderError
 from milkit.execute.claim import claimed
@@ -268,3 +270,31 @@ def test_a_force_that_is_killed_leaves_a_folder_that_can_be_started(tmp_path, mo
             assert not list(tmp_path.glob("programs/*/done.json"))
     assert not open_folder(tmp_path, {"experiment": 2}, resume=False, force=True)
     assert not [p for p in tmp_path.iterdir() if p.name not in ("programs", "weights")]
+
+
+def test_a_model_of_ones_own_is_built_by_workers_from_the_kept_file(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(planted.__file__).parent)!r})\n"
+        "import planted; from dataclasses import replace, dataclass; from milkit.models import ABMIL\n"
+        "@dataclass(frozen=True)\nclass Own(ABMIL):\n"
+        "    def build(self, *a, **k): return super().build(*a, **k)\n"
+        "small = planted.experiment(2)\n"
+        "study = replace(small, model=Own(encoder=(8,), attention=4), seeds=1, train=replace(small.train, epochs=2))\n"
+    )
+    study = api.experiments(file)["study"]
+    execute(study, tmp_path / "here", source=file)
+    execute(study, tmp_path / "there", source=file, where=Where("processes", workers=1))
+    assert files(tmp_path / "there") == files(tmp_path / "here")
+
+
+def test_the_command_line_names_what_does_not_fit(tmp_path, capsys):
+    file = tmp_path / "none.py"
+    for options, said in (
+        (["--executor", "spark"], "choose one of local, processes, ray"),
+        (["--workers", "2"], "name one of them"),
+        (["--executor", "processes", "--workers", "two"], "--workers"),
+        (["--programs", "1", "--force"], "neither --force nor --track"),
+    ):
+        assert main(["run", str(file), *options]) == 2
+        assert said in capsys.readouterr().err

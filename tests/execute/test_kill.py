@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-from milkit import api
-
 
 @pytest.fixture
 def study(tmp_path, root, monkeypatch):
@@ -19,15 +17,11 @@ def study(tmp_path, root, monkeypatch):
     return file, kill_resume
 
 
-def run_here(file, out):
-    api.run(api.experiments(file)["study"], out, resume=True, source=file)
-
-
 def test_a_study_killed_in_training_and_in_its_report_ends_with_the_same_bytes(study, tmp_path):
     """SIGKILL, workers first; then SIGKILL of one process while it writes its report; then the end, in a third way."""
     file, harness = study
-    run_here(file, tmp_path / "whole")
     out, log = tmp_path / "killed", tmp_path / "log.txt"
+    assert harness.start(file, tmp_path / "whole", ("local",), log).wait() == 0, log.read_text()
 
     process = harness.start(file, out, ("processes", "--workers", "2"), log)
     found = harness.kill_once(process, out, "programs/*/checkpoint.safetensors", 0)
@@ -38,7 +32,7 @@ def test_a_study_killed_in_training_and_in_its_report_ends_with_the_same_bytes(s
     assert found is not None, log.read_text()
     assert not (out / "report.html").exists()
 
-    run_here(file, out)
+    assert harness.start(file, out, ("processes", "--workers", "1"), log).wait() == 0, log.read_text()
     assert harness.digests(out) == harness.digests(tmp_path / "whole")
     assert not list(out.rglob("*.tmp"))
 

@@ -1,7 +1,6 @@
 """Programs in several processes of this machine, each on its own share of the cores.
 
-One process a core, rather than all cores on one program: a program's steps are small, and threads would spend their
-time waiting for each other.
+For studies of many programs of few runs, which cannot be shared out over the cores within one process.
 """
 
 import itertools
