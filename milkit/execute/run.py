@@ -80,7 +80,8 @@ def execute(
                 if experiment.search is not None:
 
                     def train(study: Prepared, programs: Sequence[int]) -> None:
-                        _run_programs(study, out, runner, programs, track, stop, None)
+                        trains = not study.of(programs[0]).tests  # the chosen runs are predicted only
+                        _run_programs(study, out, runner, programs, track if trains else (), stop, None)
 
                     prepared = search_through(prepared, out, train)
                 else:
@@ -204,6 +205,7 @@ def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
         "experiment": config.to_json(experiment),
         "width": prepared.width,
         "memory": prepared.memory,
+        **({"instances_at_once": at_once} if (at_once := prepared.engine.setup.train.instances_at_once) else {}),
         "unit": experiment.unit,
         "aggregate": experiment.aggregate,
         "grouped_by": prepared.plan.grouped_by,

@@ -51,7 +51,7 @@ class LongBags(Bags):
             object.__setattr__(self, name, value)  # its base is frozen
 
     @property
-    def x(self) -> Float[Array, "b n d"]:  # type: ignore[override]
+    def x(self) -> Float[Array, "b n d"]:
         """All features at once: what a model that knows no chunks is given, and what chunks are there to avoid."""
         return self.read(self.rows, self.mask)
 

@@ -1,5 +1,6 @@
 """Bags read in chunks, through the whole engine: the same study, and who is refused."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -63,6 +64,8 @@ def test_a_study_in_chunks_is_the_study(tmp_path):
         a, b = (Predictions.read(tmp_path / f / "predictions.csv") for f in (name, f"{name}-chunks"))
         np.testing.assert_allclose(a.logits, b.logits, rtol=1e-3, atol=1e-4)
         assert (tmp_path / f"{name}-chunks" / "top_instances.csv").exists()
+        said = [json.loads((tmp_path / f / "config.json").read_text()) for f in (name, f"{name}-chunks")]
+        assert [config.get("instances_at_once") for config in said] == [None, 3]
 
 
 def test_features_of_a_long_bag_are_not_read_before_a_model_asks():

@@ -32,6 +32,8 @@ def _made(source: Source) -> list[Block]:
     blocks: list[Block] = [Heading("How it was made"), Code(readable(source.experiment))]
     width = source.config.get("width")
     pairs = [("Runs side by side (width)", str(width))] if width is not None else []
+    if "instances_at_once" in source.config:
+        pairs.append(("Long bags", f"in chunks of at most {source.config['instances_at_once']:,} instances (exact)"))
     for key, label in _ENVIRONMENT.items():
         value = source.environment.get(key)
         if value not in (None, ""):
