@@ -246,6 +246,7 @@ class Engine:
         self, group: Group, state: RunState, epoch: int, validation: PartLayout | None
     ) -> tuple[RunState, EpochLog]:
         """Train one epoch and judge it on validation (where there is any)."""
+        state = self.spread(group).home(state)
         learning = ~np.asarray(state.finished | state.failed)
         state, train_loss = self._train(group, state, epoch, learning)
         loss = metric = jnp.full(train_loss.shape, jnp.nan)
@@ -267,9 +268,10 @@ class Engine:
         order = draw_epoch(self.layout, group.train, group.numbers, self.seed, epoch, self.setup.train.accumulate)
         steps = compact(order, spread.width, learning)
         bags = spread.put((steps.count, steps.number, steps.rung, steps.index, steps.weight, steps.update), 0)
-        own = spread.put((group.hyper, group.keys), 0)
+        # a state that is not yet where the program wants it would make JAX compile the program twice
+        own = spread.put((group.hyper, group.keys, state), 0)
         static = (self.setup, self.layout.rungs, spread)
-        return static, (self.data, spread.put(np.int32(epoch)), *own, state, bags)
+        return static, (self.data, spread.put(np.int32(epoch)), *own, bags)
 
     def _train(self, group: Group, state: RunState, epoch: int, learning: np.ndarray) -> tuple[RunState, jax.Array]:
         static, values = self._arguments(group, state, epoch, learning)
@@ -291,7 +293,8 @@ class Engine:
         self, group: Group, state: RunState, epoch: int, part: PartLayout
     ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:
         spread = self.spread(group)
-        index, weight, hyper = spread.put((_by_run(part.index), _by_run(part.weight), group.hyper), 0)
+        index, weight = _by_run(part.index), _by_run(part.weight)
+        hyper, state, index, weight = spread.put((group.hyper, state, index, weight), 0)
         number = spread.put(np.int32(epoch))
         return validate(self.setup, part.lengths, spread, self.data, number, hyper, state, index, weight)
 
