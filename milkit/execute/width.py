@@ -101,8 +101,10 @@ def _bytes(lowered: Any) -> int:
 
 
 def remembered(experiment: Experiment, out: Path) -> Experiment:
-    """The experiment at the width that its run folder was started with, if it leaves the width open."""
-    if experiment.train.width is not None or not (out / "config.json").exists():
+    """The experiment at the width and in the mode that its run folder was started with, if it leaves them open."""
+    if not (out / "config.json").exists():
         return experiment
-    width = read_json(out / "config.json").get("width")
-    return replace(experiment, train=replace(experiment.train, width=width))
+    kept, train = read_json(out / "config.json"), experiment.train
+    width = kept.get("width") if train.width is None else train.width
+    memory = kept.get("memory", "auto") if train.memory == "auto" else train.memory
+    return replace(experiment, train=replace(train, width=width, memory=memory))

@@ -36,6 +36,10 @@ def settings(out):
     return json.loads((out / "config.json").read_text())
 
 
+def predictions(out):
+    return (out / "predictions.csv").read_bytes()
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing of ours may catch it."""
 
@@ -101,9 +105,14 @@ def test_the_mode_taken_is_recorded_and_kept_by_a_replay(experiment, tmp_path, m
     assert (tmp_path / "small" / "predictions.csv").read_bytes() == (
         tmp_path / "again" / "predictions.csv"
     ).read_bytes()
-    # with other memory, the file that stated it would mean another mode: its bits would differ
+    # nor does the file that stated it take another mode to go on, on a machine with other memory
+    (tmp_path / "small" / "programs" / "0000" / "done.json").unlink()
+    execute(stated, tmp_path / "small", resume=True)
+    assert (tmp_path / "small" / "predictions.csv").read_bytes() == (
+        tmp_path / "again" / "predictions.csv"
+    ).read_bytes()
     with pytest.raises(RunFolderError, match="memory: 'stream' there, 'resident' now"):
-        execute(stated, tmp_path / "small", resume=True)
+        execute(replace(stated, train=replace(stated.train, memory="resident")), tmp_path / "small", resume=True)
 
 
 def test_patients_of_several_slides_are_read_as_one_bag(experiment, tmp_path):
