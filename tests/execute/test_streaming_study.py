@@ -102,15 +102,11 @@ def test_the_mode_taken_is_recorded_and_kept_by_a_replay(experiment, tmp_path, m
     again = api.replay(tmp_path / "small" / "config.json")
     assert again.experiment.train.memory == "stream"
     execute(again.experiment, tmp_path / "again")
-    assert (tmp_path / "small" / "predictions.csv").read_bytes() == (
-        tmp_path / "again" / "predictions.csv"
-    ).read_bytes()
+    assert predictions(tmp_path / "small") == predictions(tmp_path / "again")
     # nor does the file that stated it take another mode to go on, on a machine with other memory
     (tmp_path / "small" / "programs" / "0000" / "done.json").unlink()
     execute(stated, tmp_path / "small", resume=True)
-    assert (tmp_path / "small" / "predictions.csv").read_bytes() == (
-        tmp_path / "again" / "predictions.csv"
-    ).read_bytes()
+    assert predictions(tmp_path / "small") == predictions(tmp_path / "again")
     with pytest.raises(RunFolderError, match="memory: 'stream' there, 'resident' now"):
         execute(replace(stated, train=replace(stated.train, memory="resident")), tmp_path / "small", resume=True)
 
