@@ -50,7 +50,7 @@ class Live:
         self._append("end", {"how": "finished" if kind is None else "stopped"})
         standing = self._reader.read()
         if standing is not None:
-            self._show(standing)
+            self._show(standing, last=True)
         if self._screen is not None:
             self._screen.stop()
 
@@ -68,12 +68,12 @@ class Live:
     def _append(self, event: str, row: dict[str, Any]) -> None:
         append(self._file, {"time": round(time.time(), 2), "event": event, "session": self._session, **row})
 
-    def _show(self, standing: Standing) -> None:
+    def _show(self, standing: Standing, *, last: bool = False) -> None:
         if self._screen is not None:
             self._screen.update(table(standing), refresh=True)
             return
         tenth = 10 * standing.epochs_done // max(standing.epochs_total, 1)
-        if tenth > self._told:  # ten lines a study, whatever its length
+        if tenth > self._told or last:  # ten lines a study, whatever its length
             self._told = tenth
             print(line(standing), file=sys.stderr, flush=True)
 
