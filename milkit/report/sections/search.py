@@ -31,7 +31,8 @@ def search(source: Source) -> list[Block]:
 def told(said: dict[str, Any]) -> str:
     """How many were tried, and that each fold's was chosen on its validation part and tested once."""
     folds = len(said["chosen"])
-    by = "validation loss" if said["criterion"] == "loss" else f"validation {metric_label(said['criterion'])}"
+    label = metric_label(said["criterion"])
+    by = f"validation {label if label.isupper() else label.lower()}"
     own = "the same in every fold" if said["shared"] else "each fold's proposed from its own validation part"
     failed = f", of which {plural(said['failed'], 'trial')} did not stay finite and lost" if said["failed"] else ""
     text = (
@@ -56,7 +57,7 @@ def _table(said: dict[str, Any]) -> Table:
 
 def _range(space: dict[str, Any]) -> str:
     if space["type"] == "Choice":
-        return ", ".join(shorten(readable(v)) for v in space["values"])
+        return ", ".join(_named(v, space) for v in space["values"])
     scale = " (logarithmic)" if space["type"] == "LogUniform" else ""
     return f"{space['low']:g} to {space['high']:g}{scale}"
 
@@ -70,5 +71,13 @@ def _counts(values: list[Any], space: dict[str, Any]) -> str:
         ends = (ordered[0], ordered[len(ordered) // 2], ordered[-1])
         low, middle, high = (f"{v:.3g}" for v in ends)
         return f"{low} to {high}, median {middle}"
-    label = {readable(v): f"{v:.3g}" if numeric else shorten(readable(v)) for v in values}
+    label = {readable(v): f"{v:.3g}" if numeric else _named(v, space) for v in values}
     return ", ".join(f"{label[v]} ({count}×)" for v, count in found.most_common())
+
+
+def _named(value: Any, space: dict[str, Any]) -> str:
+    """A value in a few words; of a dataclass its name, where that tells it from the other choices."""
+    kinds = [v["type"] for v in space["values"] if isinstance(v, dict)]
+    if isinstance(value, dict) and kinds.count(value["type"]) == 1:
+        return str(value["type"])
+    return shorten(readable(value))
