@@ -45,8 +45,7 @@ def is_done(out: Path, program: int) -> bool:
 
 
 def run_program(
-    prepared: Prepared, program: int, out: Path, trackers: list[Tracker], tell: Callable[[int, str], None],
-    stop: Callable[[], bool],
+    prepared: Prepared, program: int, out: Path, trackers: list[Tracker], stop: Callable[[], bool]
 ) -> None:  # fmt: skip
     """Train, select, predict and write one program.
 
@@ -55,7 +54,6 @@ def run_program(
         program: which group.
         out: the run folder.
         trackers: told every epoch.
-        tell: (epochs done, note) for the progress bar.
         stop: asked after every epoch; True writes a checkpoint and ends the program.
 
     Raises:
@@ -70,7 +68,7 @@ def run_program(
     runs = prepared.members(program)
     group = prepared.group(program)
     progress = _progress(prepared, program, folder, runs)
-    state, best_on_test = _fit(prepared, program, group, out, trackers, tell, stop, progress)
+    state, best_on_test = _fit(prepared, program, group, out, trackers, stop, progress)
     fits = {"last": (state.params, state.buffers, epochs_trained(folder, runs))}
     if prepared.selects:
         fits["validation"] = (state.best_params, state.best_buffers, np.asarray(state.best_epoch) + 1)
@@ -93,7 +91,7 @@ def run_program(
 
 def _fit(
     prepared: Prepared, program: int, group: Group, out: Path, trackers: list[Tracker],
-    tell: Callable[[int, str], None], stop: Callable[[], bool], progress: ProgramProgress,
+    stop: Callable[[], bool], progress: ProgramProgress,
 ) -> tuple[RunState, dict[str, Any] | None]:  # fmt: skip
     """Fit a group, from its checkpoint if there is one; also what an `Onlooker` saw, if the experiment wants one."""
     folder, runs = program_folder(out, program), prepared.members(program)
@@ -113,7 +111,6 @@ def _fit(
         failed = _ends_it(prepared, runs, state.failed)
         if len(failed):  # it stopped there, and would again
             _stop(prepared, runs, state, int(failed[0]), file)
-        tell(first, "resumed")
     history.resume(first)
     progress.start(first, _best_so_far(prepared, runs, state))
     saved = time.monotonic()
@@ -126,7 +123,6 @@ def _fit(
             tracker.epoch(rows)
         if onlooker is not None:
             onlooker.look(epoch, state)
-        tell(1, _note(rows))
         failed = _ends_it(prepared, runs, log.failed)
         stopping = stop()
         progress.epoch(epoch + 1, rows, now=stopping or len(failed) > 0)
@@ -229,16 +225,6 @@ def _few(run: Run) -> dict[str, int]:
 def _trial(run: Run) -> dict[str, int]:
     """What only rows of a search's trials say."""
     return {} if run.trial < 0 else {"trial": run.trial}
-
-
-def _note(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "all runs finished"
-    note = f"epoch {rows[0]['epoch']}, training loss {np.median([r['train_loss'] for r in rows]):.3f}"
-    losses = [r["validation_loss"] for r in rows if "validation_loss" in r]
-    if losses:
-        note += f", validation loss {np.median(losses):.3f}"
-    return note
 
 
 def _stop(prepared: Prepared, runs: tuple[Run, ...], state: RunState, i: int, file: Path) -> None:

@@ -56,7 +56,6 @@ class Work:
         prepared: the study.
         out: its run folder, with `config.json` written.
         trackers: told every epoch.
-        tell: (program, epochs done, note) for the progress shown.
         finished: called once a program is whole, also if it was so before.
         stop: asked at every safe point; True ends the study with checkpoints.
     """
@@ -64,7 +63,6 @@ class Work:
     prepared: Prepared
     out: Path
     trackers: Sequence[Tracker] = field(default=())
-    tell: Callable[[int, int, str], None] = lambda program, epochs, note: None
     finished: Callable[[int], None] = lambda program: None
     stop: Callable[[], bool] = lambda: False
 
@@ -88,16 +86,13 @@ class Executor(Protocol):
     def __exit__(self, *error: Any) -> None: ...
 
 
-def run_once(
-    prepared: Prepared, program: int, out: Path, trackers: list[Tracker], tell: Callable[[int, str], None],
-    stop: Callable[[], bool],
-) -> None:  # fmt: skip
+def run_once(prepared: Prepared, program: int, out: Path, trackers: list[Tracker], stop: Callable[[], bool]) -> None:
     """Run a program unless it is done, from its checkpoint if it has one, held against any other process."""
     if is_done(out, program):
         return
     with claimed(program_folder(out, program), stop):
         if not is_done(out, program):  # by the process that held it until now
-            run_program(prepared, program, out, trackers, tell, stop)
+            run_program(prepared, program, out, trackers, stop)
 
 
 def jax_settings() -> dict[str, Any]:

@@ -14,11 +14,7 @@ class Local:
         for program in programs:
             if work.stop():
                 raise KeyboardInterrupt
-
-            def tell(epochs: int, note: str, program: int = program) -> None:
-                work.tell(program, epochs, note)
-
-            run_once(work.prepared, program, work.out, list(work.trackers), tell, work.stop)
+            run_once(work.prepared, program, work.out, list(work.trackers), work.stop)
             work.finished(program)
 
     def __enter__(self) -> "Local":

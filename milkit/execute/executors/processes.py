@@ -237,8 +237,6 @@ class _Round:
         assert program is not None
         if "ready" in message:
             worker.ready = True
-        elif "tell" in message:
-            self._work.tell(program, *message["tell"])
         elif "epoch" in message:
             for tracker in self._work.trackers:
                 tracker.epoch(message["epoch"])

@@ -58,7 +58,7 @@ def run_program_here(task: Mapping[str, Any], handed: Mapping[str, bytes], mailb
             (out / "weights").mkdir(exist_ok=True)
             beats = _Beats(mailbox, program, out)
             study = grown(_study(out, handed, task["bits"]), out)
-            run_once(study, program, out, [beats] if task["tracked"] else [], lambda epochs, note: None, beats.stop)
+            run_once(study, program, out, [beats] if task["tracked"] else [], beats.stop)
             beats.last()
         except MilkitError as error:
             return {"error": [type(error).__name__, str(error)], "files": files_of(out, program)}

@@ -6,8 +6,8 @@ and the worker ends at once: every file is whole or absent, and programs go on f
 
     told      {"program": n, "study": text}   run it; a new `study` means that the folder got more programs
               {"stop": true}                  end the running program after its epoch, with a checkpoint
-    answers   {"ready": true}, {"epoch": rows}, {"tell": [epochs, note]}, {"done": n},
-              {"stopped": where}, {"error": [class, message]}, {"bug": traceback}
+    answers   {"ready": true}, {"epoch": rows}, {"done": n}, {"stopped": where}, {"error": [class, message]},
+              {"bug": traceback}
 """
 
 import json
@@ -90,11 +90,7 @@ def _serve(line: _Line) -> None:
             raise KeyboardInterrupt
         if told["study"] != built:
             study, built = grown(base, out), told["study"]
-
-        def tell(epochs: int, note: str) -> None:
-            line.say(tell=[epochs, note])
-
-        run_once(study, told["program"], out, trackers, tell, line.stopping.is_set)
+        run_once(study, told["program"], out, trackers, line.stopping.is_set)
         line.say(done=told["program"])
 
 
