@@ -11,6 +11,7 @@ import pytest
 from milkit.data.protocol import KFold, Nested
 from milkit.errors import NonFiniteError
 from milkit.execute import program as program_module
+from milkit.execute.executors import Where
 from milkit.execute.prepare import prepare
 from milkit.execute.run import execute
 from milkit.execute.search.choose import Found, best
@@ -357,3 +358,9 @@ def test_an_optimistic_choice_is_made_on_the_test_part_and_only_then(tmp_path):
     for fold in (0, 1):
         single = [accuracy(tmp_path / str(rate), fold, "optimistic") for rate in (0.001, 0.1)]
         assert accuracy(tmp_path / "paper", fold, "optimistic") == max(single)
+
+
+def test_worker_processes_leave_the_same_bytes(adaptive, tmp_path):
+    """Each round of proposals reaches the worker through the folder alone."""
+    execute(base(search=TPE, seeds=1), tmp_path, where=Where("processes", 1))
+    _same(adaptive, tmp_path)

@@ -5,11 +5,12 @@ import numpy as np
 from milkit.report.figures.search import fields_figure
 from milkit.report.sections.search import _table, told
 
+SGD = {"type": "Sgd", "momentum": 0.0}
 SAID = {
     "kind": "Random", "criterion": "accuracy", "tried": 2, "shared": True, "trainings": 8, "failed": 1, "compiled": 1,
     "space": {
         "train.optimizer.learning_rate": {"type": "LogUniform", "low": 1e-3, "high": 1e-1},
-        "train.optimizer": {"type": "Choice", "values": [{"type": "Adam", "b1": 0.9}, {"type": "Sgd", "momentum": 0.0}]},
+        "train.optimizer": {"type": "Choice", "values": [{"type": "Adam", "b1": 0.9}, SGD]},
     },
     "chosen": [
         {"repeat": 0, "fold": 0, "trial": 1, "values": {
