@@ -246,7 +246,6 @@ class Engine:
         self, group: Group, state: RunState, epoch: int, validation: PartLayout | None
     ) -> tuple[RunState, EpochLog]:
         """Train one epoch and judge it on validation (where there is any)."""
-        state = self.spread(group).home(state)
         learning = ~np.asarray(state.finished | state.failed)
         state, train_loss = self._train(group, state, epoch, learning)
         loss = metric = jnp.full(train_loss.shape, jnp.nan)

@@ -32,15 +32,19 @@ class Spread(NamedTuple):
         return Mesh(np.asarray(jax.devices()[: self.devices]), (AXIS,))
 
     def put(self, value: Any, axis: int | None = None) -> Any:
-        """Arrays onto the devices: copied to each of them, or cut along `axis`."""
+        """Arrays onto the devices: copied to each, or cut along `axis`; abstract ones say that they lie there."""
         spec = PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, AXIS)
-        return jax.device_put(value, NamedSharding(self.mesh(), spec))
-
-    def home(self, state: Any) -> Any:
-        """Per-run arrays as an epoch leaves them; a program is compiled anew for arrays that lie elsewhere."""
-        if all(isinstance(leaf.sharding, NamedSharding) for leaf in jax.tree.leaves(state)):
-            return state
-        return self.put(state, 0)
+        place = NamedSharding(self.mesh(), spec)
+        if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(value)):
+            return jax.device_put(value, place)
+        return jax.tree.map(
+            lambda x: (
+                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+                if isinstance(x, jax.ShapeDtypeStruct)
+                else jax.device_put(x, place)
+            ),
+            value,
+        )
 
 
 def devices_for(blocks: int, available: int) -> int:

@@ -69,7 +69,7 @@ def test_a_study_is_resumed_at_the_width_it_was_started_with(experiment, tmp_pat
     assert width == 6
     monkeypatch.setattr("milkit.execute.run.device_limit", lambda: 1)
     assert remembered(free, tmp_path / "run").train.width == 6
-    assert remembered(experiment, tmp_path / "run") is experiment
+    assert remembered(experiment, tmp_path / "run").train.width == 2
     execute(free, tmp_path / "run", resume=True)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["width"] == 6
 
