@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import planted
 import pytest
 
@@ -21,6 +22,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "watched"
+    jax.clear_caches()  # other tests of this process may have compiled the same study
     execute(planted.experiment(width=2), out)
     return out
 
