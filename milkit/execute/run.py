@@ -66,7 +66,9 @@ def execute(
     _not_in_worker()
     with interruptible() as stop, executor(where) as runner:
         _same_pool(out, resume)
-        prepared = fitted(prepare(remembered(experiment, out) if resume else experiment), device_limit())
+        prepared = prepare(remembered(experiment, out) if resume else experiment)
+        stop.check()
+        prepared = fitted(prepared, device_limit())
         preparing = time.monotonic() - began
         stop.check()
         files = kept_files(experiment.model, source)
