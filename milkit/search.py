@@ -24,6 +24,8 @@ ROOTS = ("model", "train")
 FIXED = {
     "train.select": "trials are compared by this criterion",
     "train.width": "bits are promised for one width only",
+    "train.precision": "figures of different precision are not held against each other",
+    "train.instances_at_once": "it says how, not what, is computed",
     "train.memory": "bits are promised within one mode only",
 }
 """Fields that a search leaves alone, and why."""
