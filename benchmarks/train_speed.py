@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS = {"milkit": 6, "milkit_one_run": 30, "loop": 8, "trainer": 3}
+EPOCHS = {"milkit": 8, "milkit_one_run": 40, "loop": 6, "trainer": 2}
 
 
 def musk1() -> tuple[list[np.ndarray], list[int]]:
@@ -103,20 +103,19 @@ def timed(part: str, **arguments: Any) -> dict[str, Any]:
 
 
 def best(options: list[dict[str, Any]], part: str, **arguments: Any) -> dict[str, Any]:
-    """The fastest of some choices, by a short trial."""
-    return min(options, key=lambda o: timed(part, **arguments, **o)["us"])
+    """The fastest of some choices; all are tried anew in each round, as one trial on a busy machine may mislead."""
+    return min((timed(part, **arguments, **o) | {"chosen": o} for o in options), key=lambda found: found["us"])
 
 
 def compared(rounds: int, optimizer: str) -> dict[str, Any]:
     """Everything of one optimiser, round after round."""
     threads = [{"threads": 1}, {"threads": 2}]
-    loop = best([t | {"fused": f} for t in threads for f in (False, True)], "torch_loop", epochs=2, optimizer=optimizer)
-    trainer = best(threads, "torchmil", epochs=1)
+    loops = [t | {"fused": f} for t in threads for f in (False, True)]
     every: dict[str, list[dict[str, Any]]] = {"many": [], "one": [], "loop": [], "trainer": []}
     for _ in range(rounds):
         every["many"].append(timed("milkit", epochs=EPOCHS["milkit"], runs=50, optimizer=optimizer))
-        every["loop"].append(timed("torch_loop", epochs=EPOCHS["loop"], optimizer=optimizer, **loop))
-        every["trainer"].append(timed("torchmil", epochs=EPOCHS["trainer"], **trainer))
+        every["loop"].append(best(loops, "torch_loop", epochs=EPOCHS["loop"], optimizer=optimizer))
+        every["trainer"].append(best(threads, "torchmil", epochs=EPOCHS["trainer"]))
         every["one"].append(timed("milkit", epochs=EPOCHS["milkit_one_run"], runs=1, optimizer=optimizer))
     middle = {name: statistics.median(r["us"] for r in found) for name, found in every.items()}
     many = every["many"][0]
@@ -130,8 +129,8 @@ def compared(rounds: int, optimizer: str) -> dict[str, Any]:
         "runs": many["runs"],
         "recompiles": sum(r["recompiles"] for r in every["many"] + every["one"]),
         "milkit": {k: many[k] for k in ("side_by_side", "devices", "program_width", "first_epoch_seconds")},
-        "torch_loop": loop,
-        "torchmil": {**trainer, "optimizer": "adam"},
+        "torch_loop": [r["chosen"] for r in every["loop"]],
+        "torchmil": [r["chosen"] for r in every["trainer"]],
         "rounds": {name: [round(r["us"], 1) for r in found] for name, found in every.items()},
     }
 
