@@ -307,7 +307,7 @@ def _engine(
     if isinstance(data, Streamed):
         return stream_engine(setup, data, ladder(study.lengths, rungs, smallest), study, plan, experiment.seed)
     evaluation = ladder(study.lengths, train.buckets, smallest)
-    spread = spread_of(experiment, study, width, out_features)
+    spread = spread_of(experiment, study, width)
     return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed, spread)
 
 

@@ -21,12 +21,15 @@ from milkit.train.state import initial_state
 
 GROUP_BYTES = 2 << 30
 """About how much one step of runs side by side may hold on to, by which long bags narrow them."""
-CACHE_BYTES = 3 << 20
+CACHE_BYTES = 1 << 20
 """What parameters, gradient and optimiser state of runs side by side may take on a CPU. They are walked over at every
-step, so they should stay near the core: MUSK1's attention net with Adam, on one core with 2 MiB of its own, takes 165,
-151, 171 and 185 microseconds a run-step at 1, 2, 4 and 8 runs side by side."""
-PROGRAM_CPU = 20
-"""Runs of a program on a CPU, about: enough that the host's work between epochs does not count."""
+step, so they should stay near the core: a run-step of MUSK1's attention net (1.1 MB with SGD, 1.5 MB with Adam) takes
+71, 95 and 138 microseconds at 1, 2 and 4 runs side by side with SGD, and 118, 168 and 172 with Adam, on one core with 2
+MiB of its own. Smaller networks gain more from the shared overhead of a step than they lose."""
+PROGRAM_CPU = (4, 64)
+"""Fewest and most runs of a program on a CPU (where there are so many)."""
+EPOCH_FLOPS = 4e11
+"""About what an epoch of a program may cost on a CPU, some ten seconds: a study can be stopped after each epoch."""
 SIDE_BY_SIDE_CPU = 8
 WIDTH_ACCELERATOR = 64
 REPLICATED_BYTES = 8 << 30
@@ -43,25 +46,26 @@ def use_cores() -> None:
 def default_width(experiment: Experiment, study: Study, runs: int) -> int:
     """How many runs share a program when the experiment does not say."""
     if jax.default_backend() == "cpu" and memory_of(experiment.train, study) == "resident":
-        programs = -(-runs // PROGRAM_CPU)
+        parameters, _ = _sizes(experiment, study)
+        flops = 6.0 * parameters * float(study.lengths.sum())  # of a run's epoch, forward and backward
+        programs = -(-runs // int(min(max(EPOCH_FLOPS // flops, PROGRAM_CPU[0]), PROGRAM_CPU[1])))
         width = -(-runs // programs)
-        # a multiple of four can be cut into blocks of two on two cores; what is left over costs nothing
+        # a multiple of four can be shared by two or four cores; slots that are left over cost nothing
         return width if width < 4 else 4 * -(-width // 4)
     widest = SIDE_BY_SIDE_CPU if jax.default_backend() == "cpu" else WIDTH_ACCELERATOR
     return max(1, min(widest, runs, _held(experiment, study)))
 
 
-def spread_of(experiment: Experiment, study: Study, width: int, out_features: int) -> Spread:
+def spread_of(experiment: Experiment, study: Study, width: int) -> Spread:
     """How the runs of a program are computed: the largest blocks that suit the device, shared by all devices.
 
     Args:
         experiment, study: the study.
         width: runs of a program.
-        out_features: number of logits.
     """
     available = len(jax.devices())
     if jax.default_backend() == "cpu":
-        side = min(SIDE_BY_SIDE_CPU, _held(experiment, study), _cached(experiment, study, out_features))
+        side = min(SIDE_BY_SIDE_CPU, _held(experiment, study), CACHE_BYTES // _sizes(experiment, study)[1])
         copies = REPLICATED_BYTES // max(1, packed_bytes(study))  # each device holds the features
         available = max(1, min(available, copies))
     else:
@@ -77,9 +81,11 @@ def _held(experiment: Experiment, study: Study) -> int:
     return GROUP_BYTES // held_by_a_run(experiment, study, instances_at_once(experiment, study, GROUP_BYTES))
 
 
-def _cached(experiment: Experiment, study: Study, out_features: int) -> int:
-    """Runs whose parameters, gradient and optimiser state stay in a core's cache; at least one."""
-    start = partial(initial_state, experiment.model, study.features, out_features, experiment.train)
+def _sizes(experiment: Experiment, study: Study) -> tuple[int, int]:
+    """Of one run: the number of parameters, and the bytes of parameters, gradient and optimiser state."""
+    outputs = experiment.task.out_features(len(study.targets.names))
+    start = partial(initial_state, experiment.model, study.features, outputs, experiment.train)
     state: Any = jax.eval_shape(start, jax.random.key(0))
     kept = jax.tree.leaves((state.params, state.params, state.optimizer, state.gradient))
-    return max(1, CACHE_BYTES // sum(leaf.size * leaf.dtype.itemsize for leaf in kept))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return max(1, parameters), max(1, sum(leaf.size * leaf.dtype.itemsize for leaf in kept))

@@ -83,7 +83,7 @@ def train_epoch(
     keys = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys)
     # What only `validate` changes stays out of the loop, which would carry it along.
     moving = state._replace(best_params=(), best_buffers=())
-    block = partial(_train_block, setup, rungs, careful)
+    block = partial(_train_block, setup, rungs, spread, careful)
     moved, loss = over_blocks(spread, block, shared=2)(data, epoch, hyper, keys, moving, order)
     return moved._replace(best_params=state.best_params, best_buffers=state.best_buffers), loss
 
@@ -91,6 +91,7 @@ def train_epoch(
 def _train_block(
     setup: Setup,
     rungs: tuple[int, ...],
+    spread: Spread,
     careful: bool,
     data: Packed,
     epoch: jax.Array,
@@ -99,29 +100,30 @@ def _train_block(
     state: RunState,
     order: tuple[jax.Array, ...],
 ) -> tuple[RunState, jax.Array]:
-    count, number, rung, *bags = order
+    count, number, rung = (x[0] if spread.axes else x for x in order[:3])  # the runs of a block share them
+    bags = order[3:]
 
     def learn_at(length: int, operands: Any) -> Any:
         step, params, buffers, index, weight = operands
         one_run = partial(learn_gathered, setup, length, data)
-        every_run = side_by_side(one_run, (0, 0, SHARED, 0, 0, 0, 0))
+        every_run = side_by_side(spread, one_run, (0, 0, SHARED, 0, 0, 0, 0))
         return every_run(hyper, keys, (epoch, step), params, buffers, index, weight)
 
     branches = [partial(learn_at, length) for length in rungs]
 
     def one_step(i: jax.Array, carry: Any) -> Any:
         state, loss, seen = carry
-        index, weight, update = (b[:, i] for b in bags)
-        step = number[0, i]
+        index, weight, update = (jax.lax.dynamic_index_in_dim(b, i, spread.axes, keepdims=False) for b in bags)
+        step = number[i]
         # Only the gradient passes through the switch: it copies whatever its branches give back.
-        learned = jax.lax.switch(rung[0, i], branches, (step, state.params, state.buffers, index, weight))
-        every_run = side_by_side(partial(settle, setup, careful), (0, SHARED, 0, 0, 0, 0, 0))
+        learned = jax.lax.switch(rung[i], branches, (step, state.params, state.buffers, index, weight))
+        every_run = side_by_side(spread, partial(settle, setup, careful), (0, SHARED, 0, 0, 0, 0, 0))
         state, (value, bags_seen) = every_run(hyper, (epoch, step), state, learned, index, weight, update)
         return state, loss + value, seen + bags_seen
 
-    zero = jnp.zeros(keys.shape[:1], jnp.result_type(float))
-    state, loss, seen = jax.lax.fori_loop(0, count[0], one_step, (state, zero, zero))
-    state = side_by_side(check_parameters, (0, SHARED))(state, epoch)
+    zero = jnp.zeros(keys.shape, jnp.result_type(float))
+    state, loss, seen = jax.lax.fori_loop(0, count, one_step, (state, zero, zero))
+    state = side_by_side(spread, check_parameters, (0, SHARED))(state, epoch)
     return state, loss / jnp.maximum(seen, 1.0)
 
 
@@ -138,20 +140,20 @@ def predict(
     weight: tuple[jax.Array, ...],
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array | None, ...]]:
     """Logits [r, s, b, c] and attention [r, s, b, n] (or None) of each block of a part, [r, s, b]."""
-    block = partial(_predict_block, setup, lengths)
+    block = partial(_predict_block, setup, lengths, spread)
     return over_blocks(spread, block, shared=1)(data, hyper, params, buffers, index, weight)
 
 
 def _predict_block(
-    setup: Setup, lengths: tuple[int, ...], data: Packed, hyper: Hyper, params: Any, buffers: Any, index: Any,
-    weight: Any,
+    setup: Setup, lengths: tuple[int, ...], spread: Spread, data: Packed, hyper: Hyper, params: Any, buffers: Any,
+    index: Any, weight: Any,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array | None, ...]]:  # fmt: skip
     logits, attention = [], []
     for length, i, w in zip(lengths, index, weight, strict=True):
-        every_run = side_by_side(partial(predict_step, setup, length, data), (0, 0, 0, 0, 0))
-        steps = (jnp.swapaxes(i, 0, 1), jnp.swapaxes(w, 0, 1))
+        every_run = side_by_side(spread, partial(predict_step, setup, length, data), (0, 0, 0, 0, 0))
+        steps = (jnp.moveaxis(i, spread.axes, 0), jnp.moveaxis(w, spread.axes, 0))
         out = jax.lax.map(lambda bags, f=every_run: f(hyper, params, buffers, *bags), steps)
-        out = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), out)
+        out = jax.tree.map(lambda x: jnp.moveaxis(x, 0, spread.axes), out)
         logits.append(out[0])
         attention.append(out[1])
     return tuple(logits), tuple(attention)
@@ -170,20 +172,21 @@ def validate(
     weight: tuple[jax.Array, ...],
 ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:
     """Judge an epoch on each run's validation part: new states, and (loss, criterion), each [runs]."""
-    block = partial(_validate_block, setup, lengths)
+    block = partial(_validate_block, setup, lengths, spread)
     return over_blocks(spread, block, shared=2)(data, epoch, hyper, state, index, weight)
 
 
 def _validate_block(
-    setup: Setup, lengths: tuple[int, ...], data: Packed, epoch: jax.Array, hyper: Hyper, state: RunState, index: Any,
-    weight: Any,
+    setup: Setup, lengths: tuple[int, ...], spread: Spread, data: Packed, epoch: jax.Array, hyper: Hyper,
+    state: RunState, index: Any, weight: Any,
 ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:  # fmt: skip
-    blocks, _ = _predict_block(setup, lengths, data, hyper, state.params, state.buffers, index, weight)
+    blocks, _ = _predict_block(setup, lengths, spread, data, hyper, state.params, state.buffers, index, weight)
+    k = spread.axes  # then steps, then bags, which are one axis to a judge
     logits, bags, weights = (
-        jnp.concatenate([x.reshape(x.shape[0], -1, *x.shape[3:]) for x in parts], 1)
+        jnp.concatenate([x.reshape(*x.shape[:k], -1, *x.shape[k + 2 :]) for x in parts], k)
         for parts in (blocks, index, weight)
     )
-    judge = side_by_side(partial(judge_epoch, setup), (0, SHARED, 0, 0, 0, 0, 0))
+    judge = side_by_side(spread, partial(judge_epoch, setup), (0, SHARED, 0, 0, 0, 0, 0))
     return judge(hyper, epoch, state, logits, data.target[bags], weights, bags)
 
 

@@ -31,6 +31,11 @@ class Spread(NamedTuple):
         """The devices that are used: the first ones."""
         return Mesh(np.asarray(jax.devices()[: self.devices]), (AXIS,))
 
+    @property
+    def axes(self) -> int:
+        """Run axes of a block's arrays: none where a block is a single run."""
+        return int(self.width > 1)
+
     def put(self, value: Any, axis: int | None = None) -> Any:
         """Arrays onto the devices: copied to each, or cut along `axis`; abstract ones say that they lie there."""
         spec = PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, AXIS)
@@ -52,22 +57,18 @@ def devices_for(blocks: int, available: int) -> int:
     return max(d for d in range(1, max(1, min(blocks, available)) + 1) if blocks % d == 0)
 
 
-def side_by_side(f: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    """`vmap` over the leading axis; a single run is computed without one, which is faster.
+def side_by_side(spread: Spread, f: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """A function of one run, as one of the runs of a block: `vmap`, or itself where a block is a single run.
+
+    A run alone has no run axis: taking it off and putting it on within a loop would make XLA copy parameters and
+    optimiser state at every step.
 
     Args:
+        spread: how many runs a block has.
         f: of one run.
         in_axes: 0 for per-run arguments, None for shared ones.
     """
-
-    def g(*values: Any) -> Any:
-        first = next(v for v, a in zip(values, in_axes, strict=True) if a is not None and jax.tree.leaves(v))
-        if jax.tree.leaves(first)[0].shape[0] > 1:
-            return jax.vmap(f, in_axes)(*values)
-        one = [jax.tree.map(lambda x: x[0], v) if a == 0 else v for v, a in zip(values, in_axes, strict=True)]
-        return jax.tree.map(lambda x: x[None], f(*one))
-
-    return g
+    return f if spread.width == 1 else jax.vmap(f, in_axes)
 
 
 def over_blocks(spread: Spread, f: Callable[..., Any], shared: int) -> Callable[..., Any]:
@@ -75,8 +76,8 @@ def over_blocks(spread: Spread, f: Callable[..., Any], shared: int) -> Callable[
 
     Args:
         spread: width and devices.
-        f: takes `shared` values that are the same for all runs, then per-run values with a leading axis of
-            `spread.width`, and gives such values back.
+        f: takes `shared` values that are the same for all runs, then per-run values, and gives such values back;
+            they have a leading axis of `spread.width`, or no run axis where that is 1.
         shared: how many.
 
     Returns:
@@ -92,9 +93,10 @@ def over_blocks(spread: Spread, f: Callable[..., Any], shared: int) -> Callable[
             # it, which would make bits depend on how many blocks there are.
             return jax.lax.optimization_barrier(f(*common, *jax.lax.optimization_barrier(block)))
 
+        if spread.width == 1:
+            return jax.lax.map(one_block, own)
         cut = jax.tree.map(lambda x: x.reshape(blocks, spread.width, *x.shape[1:]), own)
-        out = jax.lax.map(one_block, cut)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(one_block, cut))
 
     def everywhere(*values: Any) -> Any:
         per_value = (PartitionSpec(),) * shared + (PartitionSpec(AXIS),) * (len(values) - shared)

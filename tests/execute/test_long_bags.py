@@ -103,12 +103,12 @@ def test_chunks_are_taken_where_a_single_run_would_hold_too_much(monkeypatch):
     assert instances_at_once(study, data, module.GROUP_BYTES) is None
     assert instances_at_once(study, long, module.GROUP_BYTES) == AT_ONCE
     assert held_by_a_run(study, long, AT_ONCE) == 12 * 512 * AT_ONCE
-    assert spread_of(study, long, 20, 1).width == 5  # and then many runs fit again
+    assert spread_of(study, long, 20).width == 5  # and then many runs fit again
     some = replace(study, train=replace(study.train, instances_at_once=100))
     assert instances_at_once(some, data, module.GROUP_BYTES) == 100
     whole = replace(study, model=BagStatistics())
     assert instances_at_once(whole, long, module.GROUP_BYTES) is None
-    assert spread_of(whole, long, 20, 1).width == 1
+    assert spread_of(whole, long, 20).width == 1
     monkeypatch.setattr(module, "GROUP_BYTES", 1000)
     assert prepare(study).engine.setup.train.instances_at_once == AT_ONCE
 

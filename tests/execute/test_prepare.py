@@ -53,17 +53,19 @@ def test_features_stay_as_stored_on_the_device_and_train(files, experiment, tmp_
 def test_width_follows_from_experiment_and_data(experiment):
     free = replace(experiment, train=replace(experiment.train, width=None))
     study = free.data.load(free.task, free.unit)
-    # three programs of seventeen, filled up to a multiple of four
-    assert [default_width(free, study, runs=n) for n in (1, 3, 5, 20, 21, 50, 500)] == [1, 3, 8, 20, 12, 20, 20]
-    assert spread_of(free, study, 20, 1).width == 5  # 20 in blocks of at most 8
+    # one program of up to 64, then even ones, filled up to a multiple of four: 500 runs are eight of 63
+    assert [default_width(free, study, runs=n) for n in (1, 3, 5, 20, 50, 70, 500)] == [1, 3, 8, 20, 52, 36, 64]
+    assert spread_of(free, study, 20).width == 5  # 20 in blocks of at most 8
     long = replace(study, lengths=np.full(len(study), 200_000))
-    assert spread_of(free, long, 20, 1).width == 1
+    assert spread_of(free, long, 20).width == 1
     some = replace(free, train=replace(free.train, max_instances=1000))
     # training is light then, but evaluation sees 200,000 instances: 8 bytes x 512 wide x 200,000 = .76 GiB a run
-    assert spread_of(some, long, 20, 1).width == 2
+    assert spread_of(some, long, 20).width == 2
+    # and an epoch is dear: 200,000 instances a bag x 30 bags x 6 x some 100 parameters: fewer runs a program
+    assert default_width(replace(free, model=ABMIL(encoder=(512,))), long, runs=50) == 4
     # weights, gradient and Adam's two moments of 6 x 50,000 parameters: 4.8 MB, more than one run's share of a cache
     wide = replace(free, model=ABMIL(encoder=(50_000,), attention=1))
-    assert spread_of(wide, study, 20, 1).width == 1
+    assert spread_of(wide, study, 20).width == 1
 
 
 @pytest.mark.parametrize(
