@@ -103,7 +103,7 @@ class Train:
     buckets: int = 4
     """At most so many padded lengths (each is compiled once)."""
     width: int | None = None
-    """Runs trained side by side in one program; None lets milkit choose. Bits are promised for equal width only."""
+    """Runs of one program; None lets milkit choose. Bits are promised for equal width only."""
     memory: Literal["auto", "resident", "stream"] = "auto"
     """Where features are while a study trains: `resident` packs them on the device, and each run has its own order of
     bags; `stream` reads each bag once an epoch for all runs, in one order, whatever the cohort's size
