@@ -1,6 +1,7 @@
 """Shared fixtures, and the switch that checks shapes in milkit's signatures while tests run."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,21 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
 # Before anything of milkit is imported: signatures are checked in tests only, users pay nothing.
 install_import_hook("milkit", "beartype.beartype")
+
+
+MANY_MAPS = 20_000
+"""Memory maps of a process, of which Linux allows 65,530; each compiled program takes some, and XLA crashes without."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_programs():
+    """Let go of compiled programs before there are too many for one process."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        import jax
+
+        jax.clear_caches()
 
 
 def shared_folder() -> Path:

@@ -59,7 +59,7 @@ class ToyModule(nnx.Module):
         if fault == "cannot be traced" and float(z.sum()) > 1e9:
             z = 0 * z
         if fault == "cancellation":
-            z = z + 100.0 - 100.0
+            z = z.astype(h.dtype) + 100.0 - 100.0  # attention may be float32 where features are not
         if fault == "detached encoder":
             z = jax.lax.stop_gradient(0 * z)
         if fault == "square root at 0":
