@@ -20,7 +20,7 @@ def words(f: Forecast) -> str:
         (f.name, "a dry run: nothing is kept or written"),
         ("data", f"{f.bags:,} bags, {f.instances:,} instances of {f.features:,} features; {mode}"),
         ("runs", runs),
-        ("programs", f"{f.programs:,} of {f.width:,} runs side by side{' for each round' if f.trials else ''}"),
+        ("programs", f"{f.programs:,} of {f.width:,} runs{' for each round' if f.trials else ''}"),
         ("devices", f.devices),
         ("model", f"{f.parameters:,} parameters a run"),
         ("lengths", ladder),

@@ -112,7 +112,7 @@ def test_the_command_leaves_nothing(tmp_path, monkeypatch, capsys, root):
     before = sorted(p for p in tmp_path.rglob("*"))
     assert main(["run", "study.py:study", "--dry-run", "--train.epochs", "7"]) == 0
     said = capsys.readouterr().out
-    assert "3 of 2 runs side by side" in said
+    assert "3 of 2 runs" in said
     assert "7 epochs at most" in said
     assert "an estimate" in said
     assert sorted(p for p in tmp_path.rglob("*")) == before
