@@ -74,6 +74,27 @@ def test_how_many_blocks_share_a_program_changes_no_bit(experiment, width):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_an_epoch_on_two_devices_is_that_on_one_in_float64(experiment):
+    with jax.enable_x64(True):
+        data = prepare(experiment)
+        double = lambda tree: jax.tree.map(  # noqa: E731
+            lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else jnp.asarray(a), tree
+        )
+        group = data.group(0)
+        group = group._replace(hyper=double(group.hyper))
+        states = []
+        for devices in (1, 2):
+            engine = copy.copy(data.engine)
+            engine._given = Spread(1, devices)
+            engine.data = engine._given.put(double(data.engine.data))
+            start_state = jax.tree.map(np.asarray, double(data.first_state(0, group)))
+            states.append(engine.epoch(group, jax.tree.map(jnp.asarray, start_state), 0, None)[0])
+        for a, b in zip(*(jax.tree.leaves(s.params) for s in states), strict=True):
+            assert a.dtype == jnp.float64
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        assert not same_bits(states[0].params, double(data.first_state(0, group)).params)
+
+
 def test_other_slots_and_companions_give_the_same_bits(prepared):
     runs = prepared.runs
     first = trained(prepared, [slot(r, i) for i, r in enumerate(runs[:4])])
