@@ -149,11 +149,17 @@ def draw_epoch(
             slots, offset = np.arange(len(bags)) // layout.batch, np.arange(len(bags)) % layout.batch
             index[place[slots], r, offset] = bags
             weight[place[slots], r, offset] = 1.0
+    return Epoch(sequence.astype(np.int32), index, weight, moves(weight, accumulate))
+
+
+def moves(weight: Float[np.ndarray, "s r b"], accumulate: int) -> Bool[np.ndarray, "s r"]:
+    """After which steps a run's parameters move: every `accumulate`-th that has a bag of its own, and its last one.
+
+    The last one takes what is left.
+    """
     real = weight.any(-1)
     count = np.cumsum(real, 0)
-    # every `accumulate`-th real step moves the parameters, and the last real one takes what is left
-    update = real & ((count % accumulate == 0) | (count == count[-1:]))
-    return Epoch(sequence.astype(np.int32), index, weight, update)
+    return real & ((count % accumulate == 0) | (count == count[-1:]))
 
 
 @dataclass(frozen=True)

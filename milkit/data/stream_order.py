@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from milkit.data.batches import TrainLayout, rung_of
+from milkit.data.batches import TrainLayout, moves, rung_of
 from milkit.data.reading import Wanted
 
 
@@ -113,8 +113,4 @@ def steps_of(wanted: Sequence[Wanted], member: Bool[np.ndarray, "r n"], accumula
         index[s, : len(batch.bags)] = batch.bags
         real[s, : len(batch.bags)] = True
     weight = (member.T[index].swapaxes(1, 2) & real[:, None]).astype(np.float32)
-    used = weight.any(-1)
-    count = np.cumsum(used, 0)
-    # every `accumulate`-th step of a run moves its parameters, and its last one takes what is left
-    update = used & ((count % accumulate == 0) | (count == count[-1:]))
-    return Steps(index, weight, update)
+    return Steps(index, weight, moves(weight, accumulate))

@@ -198,16 +198,12 @@ def lay_out(
     runs = _runs(splits, experiment.seeds, width)
     loss = tuple(loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits)
     scalers = _scalers(study, splits) if train.standardise else [(None, None)] * len(splits)
-    engine = _engine(experiment, train, study, plan, width, data)
+    engine = _engine(experiment, study, plan, width, data)
     hyper = tuple(
         Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
         for split, (shift, inverse), params in zip(splits, scalers, loss, strict=True)
     )
-    judge = None
-    if experiment.optimistic is not None:
-        judge = _engine(
-            experiment, replace(train, select=experiment.optimistic, patience=None), study, plan, width, engine.data
-        )
+    judge = None if experiment.optimistic is None else engine.judging(experiment.optimistic)
     return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss, measured, few)
 
 
@@ -282,10 +278,10 @@ def _runs(splits: Sequence[Split], seeds: int, width: int) -> tuple[Run, ...]:
 
 
 def _engine(
-    experiment: Experiment, train: Train, study: Study, plan: Plan, width: int, data: Packed | Streamed | None = None
+    experiment: Experiment, study: Study, plan: Plan, width: int, data: Packed | Streamed | None = None
 ) -> Engine:
     model, task = experiment.model, experiment.task
-    train = replace(train, instances_at_once=instances_at_once(experiment, study, GROUP_BYTES))
+    train = replace(experiment.train, instances_at_once=instances_at_once(experiment, study, GROUP_BYTES))
     loss = for_task(task)
     # A loss that compares the bags of a step must not always meet bags of one length, so it gets a single rung.
     rungs = train.buckets if loss.decomposable else 1

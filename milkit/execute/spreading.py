@@ -69,9 +69,7 @@ def spread_of(experiment: Experiment, study: Study, width: int) -> Spread:
         copies = REPLICATED_BYTES // max(1, packed_bytes(study))  # each device holds the features
         available = max(1, min(available, copies))
     else:
-        side = width
-        # blocks of one program on several devices, if they can be cut evenly
-        side = width // devices_for(width, available)
+        side = width // devices_for(width, available)  # one block a device, if they can be cut evenly
     side = max(d for d in range(1, max(1, min(side, width)) + 1) if width % d == 0)
     return Spread(side, devices_for(width // side, available))
 

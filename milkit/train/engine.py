@@ -6,7 +6,9 @@ runs side by side. A single run is the group of size one. The functions inside s
 stands outside the vmap (inside it, every branch would be computed at every step).
 """
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from milkit.data.batches import PartLayout, TrainLayout, compact, draw_epoch, part_layout
+from milkit.train.config import Select
 from milkit.train.run_axis import SHARED, Spread, over_blocks, side_by_side
 from milkit.train.state import RunState, initial_state
 from milkit.train.step import (
@@ -236,6 +239,12 @@ class Engine:
         self.setup, self.layout, self.rungs, self.lengths, self.seed = setup, layout, rungs, lengths, seed
         self._given = spread
         self.data = data if spread is None else spread.put(data)
+
+    def judging(self, select: Select) -> "Engine":
+        """The same engine, which judges epochs by another criterion and ends no run; shares data and compiled code."""
+        other = copy.copy(self)
+        other.setup = self.setup._replace(train=replace(self.setup.train, select=select, patience=None))
+        return other
 
     def spread(self, group: "Group") -> Spread:
         """How the runs of this group are spread."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from milkit.nn.chunks import LongBags
 from milkit.train.config import Train
+from milkit.train.run_axis import SHARED
 from milkit.train.state import RunState, forward
 from milkit.train.step import (
     Hyper,
@@ -21,12 +22,11 @@ from milkit.train.step import (
     judge_epoch,
     keep_where,
     scaled,
+    step_key,
     step_on,
     subsample,
 )
 from milkit.types import Bags, Batch
-
-_SHARED = None
 
 
 class Read(NamedTuple):
@@ -108,11 +108,10 @@ def stream_step(
         The carry, and the step's summed losses [r]: ready when the step is over.
     """
     state, total, seen = carry
-    epoch, step = position
-    read = subsampled(read, setup.train.max_instances, jax.random.fold_in(jax.random.fold_in(shared, epoch), step))
+    read = subsampled(read, setup.train.max_instances, step_key(shared, position))
 
     def one_run(hyper: Hyper, key: Any, state: RunState, weight: Any, update: Any) -> Any:
-        draws = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), step)
+        draws = step_key(jax.random.fold_in(key, 1), position)
         bags = shown(setup.train, hyper, read, weight, jax.random.fold_in(draws, 0))
         batch = Batch(bags, target[read.rows], weight, read.rows)
         return step_on(setup, hyper, draws, position, state, batch, update)
@@ -157,14 +156,14 @@ def judge_runs(
     bags: jax.Array,
 ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:
     """Judge an epoch by its logits [r, v, c] on each run's part: new states, and (loss, criterion), each [r]."""
-    judge = jax.vmap(partial(judge_epoch, setup), (0, _SHARED, 0, 0, 0, 0, 0))
+    judge = jax.vmap(partial(judge_epoch, setup), (0, SHARED, 0, 0, 0, 0, 0))
     return judge(hyper, epoch, state, logits, target[bags], weight, bags)
 
 
 @partial(jax.jit, donate_argnums=(0,))
 def end_epoch(state: RunState, total: jax.Array, seen: jax.Array, epoch: jax.Array) -> tuple[RunState, jax.Array]:
     """States after the last step of an epoch, and each run's mean training loss."""
-    return jax.vmap(check_parameters, (0, _SHARED))(state, epoch), total / jnp.maximum(seen, 1.0)
+    return jax.vmap(check_parameters, (0, SHARED))(state, epoch), total / jnp.maximum(seen, 1.0)
 
 
 @jax.jit
