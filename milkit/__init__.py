@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from milkit.api import run
+    from milkit.bag import Bag
     from milkit.data.cohort import Cohort
+    from milkit.data.covariates import Categorical, Numeric
     from milkit.data.datasets import Classic
     from milkit.data.memory import in_memory
     from milkit.data.protocol import GivenFolds, Holdout, KFold, LabelBudget, MonteCarlo, Nested, SavedFolds
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from milkit.search import Choice, Grid, LogUniform, Random, Tpe, Uniform
     from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival
     from milkit.train.config import Adam, AdamW, Sgd, Train
-    from milkit.types import Bag, Bags, Batch, Images, Output
+    from milkit.types import Bags, Batch, Images, Output
 
 _WHERE = {
     "milkit.api": ("run",),
+    "milkit.bag": ("Bag",),
     "milkit.data.datasets": ("Classic",),
     "milkit.data.cohort": ("Cohort",),
+    "milkit.data.covariates": ("Categorical", "Numeric"),
     "milkit.data.memory": ("in_memory",),
     "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "LabelBudget", "MonteCarlo", "Nested", "SavedFolds"),
     "milkit.experiment": ("Experiment",),
@@ -33,7 +37,7 @@ _WHERE = {
     "milkit.search": ("Choice", "Grid", "LogUniform", "Random", "Tpe", "Uniform"),
     "milkit.task": ("Binary", "MultiClass", "MultiLabel", "Regression", "Survival"),
     "milkit.train.config": ("Adam", "AdamW", "Sgd", "Train"),
-    "milkit.types": ("Bag", "Bags", "Batch", "Images", "Output"),
+    "milkit.types": ("Bags", "Batch", "Images", "Output"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted([*_HOME, "__version__"])

@@ -1,7 +1,7 @@
 """The values that flow from room to room. Shapes are written here once.
 
-Letters: b bags, n instances (of the longest bag, the rest is padding), d features, c outputs (classes), k attention
-heads, e width of the bag embedding, h w image height and width.
+Letters: b bags, n instances (of the longest bag, the rest is padding), d features, v covariates, c outputs (classes), k
+attention heads, e width of the bag embedding, h w image height and width.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from milkit.bag import Bag
 from milkit.errors import DataError
+
+__all__ = ["Bag", "Bags", "Batch", "Images", "Output"]
 
 
 def _pytree(cls: type) -> type:
@@ -40,21 +43,6 @@ def _pytree(cls: type) -> type:
     return cls
 
 
-@dataclass(frozen=True)
-class Bag:
-    """One bag as it lies on disk or in memory: all instances, no padding.
-
-    Attributes:
-        id: the bag's name (a slide, a patient, an image).
-        x: features, [n, d], any float dtype, n >= 1.
-        coords_um: top-left corner of each tile in micrometres, [n, 2] (x, y), or None.
-    """
-
-    id: str
-    x: np.ndarray
-    coords_um: np.ndarray | None = None
-
-
 @_pytree
 @dataclass(frozen=True)
 class Bags:
@@ -65,23 +53,27 @@ class Bags:
         mask: True on real instances. A bag without any True is a filler and gives finite nonsense.
         coords_um: top-left corners in micrometres (x, y), or None.
         neighbours: indices of each instance's neighbours in the same bag; -1 is no neighbour; or None.
+        covariates: what the table says of each bag, scaled for the run, 0 where it is not known; or None.
     """
 
     x: Float[Array, "b n d"]
     mask: Bool[Array, "b n"]
     coords_um: Float[Array, "b n 2"] | None = None
     neighbours: Int[Array, "b n j"] | None = None
+    covariates: Float[Array, "b v"] | None = None
 
     @staticmethod
-    def of(x: Any, coords_um: Any = None) -> "Bags":
+    def of(x: Any, coords_um: Any = None, covariates: Any = None) -> "Bags":
         """Pad one bag [n, d], or a list of bags of different lengths, into a batch; for notebooks and tests.
 
         Args:
             x: one array [n, d], or a sequence of such arrays with one common d.
             coords_um: likewise [n, 2], or None.
+            covariates: one row a bag, [b, v], finite; of a single bag also [v]; or None.
 
         Raises:
-            DataError: an empty bag, a bag that is not two-dimensional, or bags of different widths.
+            DataError: an empty bag, a bag that is not two-dimensional, bags of different widths, or covariates that
+                are not a row of finite numbers for each bag.
         """
         bags = [np.asarray(b) for b in (x if isinstance(x, Sequence) else [x])]
         for i, b in enumerate(bags):
@@ -108,7 +100,19 @@ class Bags:
                 if c.shape != (len(b), 2):
                     raise DataError(f"coords_um of bag {i} has shape {c.shape}; expected {(len(b), 2)}.")
                 xy[i, : len(c)] = c
-        return Bags(jnp.asarray(padded), jnp.asarray(mask), None if xy is None else jnp.asarray(xy))
+        v = None if covariates is None else jnp.asarray(_rows_of(covariates, len(bags)))
+        return Bags(jnp.asarray(padded), jnp.asarray(mask), None if xy is None else jnp.asarray(xy), covariates=v)
+
+
+def _rows_of(covariates: Any, bags: int) -> np.ndarray:
+    rows = np.asarray(covariates, np.float32)
+    rows = rows[None] if rows.ndim == 1 and bags == 1 else rows
+    if rows.ndim != 2 or len(rows) != bags or not np.isfinite(rows).all():
+        raise DataError(
+            f"covariates have shape {rows.shape}{'' if np.isfinite(rows).all() else ' and are not finite'}; expected a "
+            f"row of finite numbers for each of the {bags} bags, with 0 (the scaled mean) where one is not known."
+        )
+    return rows
 
 
 @_pytree

@@ -9,7 +9,7 @@ import pytest
 
 # Lowest first. A module may import rooms of lower layers, its own room, and those of its own layer named in BESIDE.
 LAYERS = [
-    {"errors", "fields"},
+    {"errors", "fields", "bag"},
     {"types", "task"},
     {"predictions"},
     {"data", "nn", "losses", "metrics"},

@@ -32,12 +32,13 @@ def as_bag(bag: Any, place: int) -> Any:
         )
     try:
         x, coords = np.asarray(bag.x), None if bag.coords_um is None else np.asarray(bag.coords_um)
+        pixels = None if bag.coords_px is None else np.asarray(bag.coords_px)
     except ValueError as error:
         raise DataError(
             f"Bag {bag.id!r} is ragged: its instances or positions differ in length ({error}); expected arrays "
             "[instances, features] and [instances, 2]."
         ) from None
-    return replace(bag, x=x, coords_um=coords)
+    return replace(bag, x=x, coords_um=coords, coords_px=pixels)
 
 
 def check_features(name: str, x: np.ndarray, first: str = "", width: int = 0) -> None:
@@ -67,7 +68,11 @@ def check_features(name: str, x: np.ndarray, first: str = "", width: int = 0) ->
         )
 
 
-def check_coords(name: str, coords_um: np.ndarray, n: int) -> None:
-    """Raise unless positions are [n, 2] finite numbers."""
-    if coords_um.shape != (n, 2) or coords_um.dtype.kind not in "fiu" or not np.isfinite(coords_um).all():
-        raise DataError(f"coords_um of bag {name!r} has shape {coords_um.shape}; expected {(n, 2)}, finite numbers.")
+def check_coords(name: str, coords: np.ndarray, n: int, what: str = "coords_um") -> None:
+    """Raise unless positions are [n, 2] finite numbers; pixels (`coords_px`) are whole."""
+    kinds = "iu" if what == "coords_px" else "fiu"
+    if coords.shape != (n, 2) or coords.dtype.kind not in kinds or not np.isfinite(coords).all():
+        whole = "whole" if what == "coords_px" else "finite"
+        raise DataError(
+            f"{what} of bag {name!r} is {coords.dtype} of shape {coords.shape}; expected {(n, 2)}, {whole} numbers."
+        )

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from milkit.bag import Bag
+from milkit.data.covariates import Coding, Covariate, Covariates, read_covariates, telling
 from milkit.data.features import FeatureSource
 from milkit.data.matching import examples, hint
 from milkit.data.splits import given_splits
@@ -15,9 +16,6 @@ from milkit.data.targets import Targets, check_columns, encode, missing_targets
 from milkit.data.where import Where, and_more
 from milkit.errors import CohortError
 from milkit.task import Task
-
-if TYPE_CHECKING:
-    import milkit.types
 
 NO_FEATURES = "the table has a row but there are no features"
 NO_INSTANCE = "its features hold no instance"
@@ -38,6 +36,7 @@ def build_study(
     notes: Sequence[str] = (),
     strict: bool = False,
     slide_labels: bool = False,
+    covariates: Sequence[Covariate | Coding] = (),
 ) -> Study:
     """Match a table with features and make the study of one task.
 
@@ -55,10 +54,12 @@ def build_study(
         notes: on the features, for the study's flow.
         strict: raise instead of leaving anything out.
         slide_labels: labels belong to slides, so that slides of one patient may differ (slide unit only).
+        covariates: columns that are an input of the model, or how a kept model reads them.
 
     Raises:
         CohortError: nothing matches (with examples of both sides); targets that cannot be read; slides of one
-            patient that disagree in label, site, cohort or role; with `strict`, anything left out.
+            patient that disagree in label, site, cohort, role or covariates; covariates that cannot be read; with
+            `strict`, anything left out.
     """
     _check_task(task, table)
     splits, split_columns, split_note = given_splits(table.columns, split, table.where)
@@ -76,6 +77,7 @@ def build_study(
     lengths = dict(zip(features_source.ids, features_source.lengths.tolist(), strict=True))
     slide_lengths = tuple(tuple(lengths[slide] for slide in bag) for bag in slides)
     used = {*table.used.values(), *task.columns, *split_columns}
+    beside, beside_notes = _covariates(covariates, table, task, split_columns, rows, groups, targets)
     return Study(
         name=name,
         unit=unit,
@@ -92,13 +94,14 @@ def build_study(
             flow,
             bags=len(groups),
             patients=len(set(rows.patient.tolist())),
-            notes=(*table.notes, *filter(None, [split_note]), *flow.notes, *on_patients, *notes),
+            notes=(*table.notes, *filter(None, [split_note]), *flow.notes, *on_patients, *beside_notes, *notes),
         ),
         read=_reader(tuple(ids.tolist()), slides, features_source),
         columns={c: _together(v[rows.index], groups) for c, v in table.columns.items() if c not in used},
         provenance={"table": table.file, "table_sha256": table.digest, **features_source.provenance},
         slide_lengths=slide_lengths,
         own_coords=lambda i: _joined([_coords(features_source, slide) for slide in slides[i]]),
+        covariates=beside,
     )
 
 
@@ -120,6 +123,25 @@ class _Rows:
         for i, patient in enumerate(self.patient.tolist()):
             groups.setdefault(patient, []).append(i)
         return list(groups.values())
+
+
+def _covariates(
+    wanted: Sequence[Covariate | Coding],
+    table: CohortTable,
+    task: Task,
+    split: Sequence[str],
+    rows: _Rows,
+    groups: Sequence[Sequence[int]],
+    targets: Targets,
+) -> tuple[Covariates | None, tuple[str, ...]]:
+    """The covariates of the bags, and notes on how they were read and on what gives the target away."""
+    taken = dict.fromkeys(split, "a split") | dict.fromkeys(task.columns, "the target")
+    ids = {"slide": "the slide ids", "patient": "the patient ids"}
+    taken |= {column: ids[role] for role, column in table.used.items() if role in ids}
+    columns = {name: cells[rows.index] for name, cells in table.columns.items()}
+    read, notes = read_covariates(wanted, columns, groups, rows.where, taken)
+    first = Targets(targets.values[[group[0] for group in groups]], targets.names)
+    return read, notes + (() if read is None else telling(read, first))
 
 
 def _check_task(task: Task, table: CohortTable) -> None:
@@ -239,18 +261,23 @@ def _together(cells: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
     return np.array(["|".join(dict.fromkeys(cells[list(group)].tolist())) for group in groups], np.str_)
 
 
-def _reader(
-    ids: tuple[str, ...], slides: tuple[tuple[str, ...], ...], source: FeatureSource
-) -> Callable[[int], "milkit.types.Bag"]:
+def _reader(ids: tuple[str, ...], slides: tuple[tuple[str, ...], ...], source: FeatureSource) -> Callable[[int], Bag]:
     """Bag number -> its bag; a bag of one slide is a view of the source, not a copy."""
 
-    def read(i: int) -> "milkit.types.Bag":
-        from milkit.types import Bag  # imports jax, which matching a table does not need
-
+    def read(i: int) -> Bag:
         parts = [source.read(slide) for slide in slides[i]]
         if len(parts) == 1:
-            return Bag(ids[i], parts[0][0], parts[0][1])
-        return Bag(ids[i], np.concatenate([x for x, _ in parts]), _side_by_side([xy for _, xy in parts]))
+            return replace(parts[0], id=ids[i])
+        x = np.concatenate([part.x for part in parts])
+        sizes, scales = {part.tile_um for part in parts}, {part.mpp for part in parts}
+        return Bag(
+            ids[i],
+            x,
+            _side_by_side([part.coords_um for part in parts]),
+            # pixels of several slides have no common origin
+            tile_um=sizes.pop() if len(sizes) == 1 else None,
+            mpp=scales.pop() if len(scales) == 1 else None,
+        )
 
     return read
 
@@ -258,7 +285,7 @@ def _reader(
 def _coords(source: FeatureSource, slide: str) -> np.ndarray | None:
     """Positions of a slide, without reading its features where the source can do so."""
     own = getattr(source, "coords", None)
-    return own(slide) if own is not None else source.read(slide)[1]
+    return own(slide) if own is not None else source.read(slide).coords_um
 
 
 def _joined(coords: Sequence[np.ndarray | None]) -> np.ndarray | None:

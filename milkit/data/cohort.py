@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from milkit.data.build import build_study
+from milkit.data.covariates import Covariate
 from milkit.data.open_cohort import open_cohort
 from milkit.data.study import Study, Unit
 from milkit.data.table import CohortTable, read_cohort
@@ -20,8 +21,8 @@ class Cohort:
     table: str
     """The CSV file, one row a slide."""
     features: str | tuple[str, ...]
-    """The features: a store, a folder of TRIDENT's or CLAM's `.h5` files, or several of one kind that together hold
-    the cohort."""
+    """The features: a store, files or a folder of another tool (docs/formats.md), or several of one kind that together
+    hold the cohort."""
     slide: str = ""
     """Column of the slide ids; "" takes the one that is recognised (slide_id, slide, bag_id, bag, image)."""
     patient: str = ""
@@ -37,14 +38,23 @@ class Cohort:
     """For files of other tools, whose positions are in pixels: micrometres per pixel at level 0 (the scan's full
     resolution), as a number for all slides or as the column that holds each slide's own; "" recognises a column mpp;
     "-" uses none. Where it is not known, neither are positions."""
+    tile_um: float | None = None
+    """Width of a tile in micrometres, for files that do not say it."""
     encoder: str = ""
     """Name of the encoder, for files that do not say it (CLAM's)."""
+    unit: str = ""
+    """Of positions, for files that do not say it (torchmil's): "px" of level 0, "um", or "grid" (columns and rows)."""
     patches: str = ""
     """CLAM's folder of patches files, which hold the tile size; "" looks beside the features."""
+    allow: tuple[str, ...] = ()
+    """What slides may differ in: "encoder", "tile", "mpp"; otherwise a mixed cohort is an error with a list."""
     strict: bool = False
     """Raise where a slide would be left out (no features, no row, no target) instead of counting it."""
     slide_labels: bool = False
     """Labels belong to slides, so that slides of one patient may differ; needs unit="slide"."""
+    covariates: tuple[Covariate, ...] = ()
+    """Columns that are an input of the model beside the features, such as ("age", "sex"): numbers if all cells are, else
+    categories; `Numeric` and `Categorical` (milkit.data.covariates) say it explicitly."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
@@ -58,7 +68,15 @@ class Cohort:
         """
         table = read_cohort(self.table, slide=self.slide, patient=self.patient, site=self.site, cohort=self.cohort)
         table, source, notes = open_cohort(
-            table, self.features, mpp=self.mpp, encoder=self.encoder, patches=self.patches, task=task
+            table,
+            self.features,
+            mpp=self.mpp,
+            tile_um=self.tile_um,
+            encoder=self.encoder,
+            unit=self.unit,  # type: ignore[arg-type]  # checked where it is used
+            patches=self.patches,
+            allow=self.allow,
+            task=task,
         )
         return build_study(
             Path(self.table).stem,
@@ -70,4 +88,5 @@ class Cohort:
             notes=notes,
             strict=self.strict,
             slide_labels=self.slide_labels,
+            covariates=self.covariates,
         )

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 import milkit
+from milkit.bag import Bag
 from milkit.data.build import build_study
 from milkit.data.memory import MemorySource
 from milkit.data.study import GivenSplit, Study, Unit
@@ -183,7 +184,7 @@ class Classic:
             lengths=np.diff(offsets).astype(np.int64),
             features=record.features,
             provenance={"encoder": f"{self.name} (hand-made features)", "mpp": None, "file": path.name},
-            arrays={name: (x[a:b], None) for name, a, b in zip(ids.tolist(), offsets, offsets[1:], strict=False)},
+            bags={name: Bag(name, x[a:b]) for name, a, b in zip(ids.tolist(), offsets, offsets[1:], strict=False)},
         )
         given = tuple(
             GivenSplit(repeat, fold, np.where(train[repeat, fold], "train", "test"))

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
 
+from milkit.bag import Bag
 from milkit.data.agree import check_agree
-from milkit.data.formats.folder import STORE, find, source_of
+from milkit.data.formats.find import STORE, find
+from milkit.data.formats.given import Given
+from milkit.data.formats.header import Unit
+from milkit.data.formats.source import source_of
 from milkit.data.store import open_store
 from milkit.data.store_write import FORMAT
 from milkit.data.where import did_you_mean
@@ -35,25 +39,47 @@ class FeatureSource(Protocol):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """JSON-able; `encoder`, `mpp`, `tile_um`, `tile_px` where known."""
+        """JSON-able; `encoder`, `mpp`, `tile_um`, `tile_px` of the tiles as the encoder saw them, where known."""
 
-    def read(self, bag_id: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features [n, d] and coords_um [n, 2] (or None) of a slide."""
+    def read(self, bag_id: str) -> Bag:
+        """One slide."""
+
+
+@runtime_checkable
+class Placeable(FeatureSource, Protocol):
+    """Features whose positions may be in pixels, to which an mpp can be given."""
+
+    @property
+    def needs_mpp(self) -> bool:
+        """Whether there are positions in pixels of level 0 of slides whose mpp is not known."""
+
+    def at(self, mpp: Mapping[str, float], said: str = "") -> FeatureSource:
+        """The same with positions in micrometres; `mpp` of level 0 by slide id, `said` is where it is from."""
 
 
 def open_features(
-    path: str | Path | Sequence[str | Path], *, mpp: float | None = None, encoder: str = "", patches: str = ""
+    path: str | Path | Sequence[str | Path],
+    *,
+    mpp: float | None = None,
+    tile_um: float | None = None,
+    encoder: str = "",
+    unit: Unit = "",
+    patches: str = "",
+    allow: Sequence[str] = (),
 ) -> FeatureSource:
     """Open the features at one path, or at several that together hold a cohort.
 
-    A path is a native store, a folder of them, or another tool's folder with one HDF5 file a slide (TRIDENT's
-    `features_<encoder>`, CLAM's `h5_files` or the folder above). Features are read when a slide is asked for.
+    A path is a native store, a folder of them, or a file or folder of another tool (`milkit.data.formats.known`; docs/
+    formats.md). Features are read when a slide is asked for.
 
     Args:
         path: one, or several of one kind.
-        mpp: micrometres per pixel at level 0 of all slides, for files of other tools: their positions are in pixels.
+        mpp: micrometres per pixel at level 0 of all slides, for files that hold positions in pixels and no mpp.
+        tile_um: width of a tile in micrometres, for files that do not say it.
         encoder: name of the encoder, for files that do not say it.
+        unit: of positions, for files that do not say it: "px" of level 0, "um", or "grid" (columns and rows).
         patches: folder of CLAM's patches files, where it is not beside the features.
+        allow: what slides may differ in, "encoder", "tile" or "mpp"; where they do otherwise, that is an error.
 
     Raises:
         DataError: a file that cannot be used; files that hold one slide twice or differ in feature width,
@@ -67,16 +93,13 @@ def open_features(
     else:
         found = find(paths)
         if found.layout != STORE:
-            source = source_of(found, encoder, patches)
-            return source if mpp is None else source.at_one(mpp)
+            return source_of(found, Given(mpp, tile_um, encoder, unit, tuple(allow)), patches)
         stores = [(str(file), open_store(file)) for file in found.files]
-    for option, value in (("mpp", mpp), ("encoder", encoder), ("patches", patches)):
+    for option, value in (("encoder", encoder), ("patches", patches), ("unit", unit)):
         if value:
-            raise DataError(
-                f"{stores[0][0]} is a milkit store, which holds positions in micrometres and names its encoder itself; "
-                f"leave out {option}={value!r}."
-            )
-    return join(stores)
+            raise DataError(f"{stores[0][0]} is a milkit store, which names that itself; leave out {option}={value!r}.")
+    given = Given(mpp, tile_um, allow=tuple(allow))
+    return join([(name, store.given(given)) for name, store in stores], given.allow)
 
 
 def _may_be_store(path: Path) -> bool:
@@ -109,23 +132,38 @@ class Joined:
     provenance: Mapping[str, Any]
     where: Mapping[str, FeatureSource] = field(repr=False)
 
-    def read(self, bag_id: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features [n, d] and coords_um [n, 2] (or None) of a slide."""
+    @property
+    def needs_mpp(self) -> bool:
+        """Whether a source has pixels of slides whose mpp is not known."""
+        return any(getattr(source, "needs_mpp", False) for source in self._sources)
+
+    @property
+    def _sources(self) -> list[FeatureSource]:
+        return list({id(source): source for source in self.where.values()}.values())
+
+    def at(self, mpp: Mapping[str, float], said: str = "") -> "Joined":
+        """The same sources with positions in micrometres; see `milkit.data.store.Store.at`."""
+        where = dict(self.where)
+        for source in self._sources:
+            if isinstance(source, Placeable):
+                own = {name: mpp[name] for name in source.ids if name in mpp}
+                where.update(dict.fromkeys(source.ids, source.at(own, said)))
+        return replace(self, where=where)
+
+    def read(self, bag_id: str) -> Bag:
+        """One slide."""
         if bag_id not in self.where:
             raise DataError(f"No features of slide {bag_id!r}.{did_you_mean(bag_id, self.ids)}")
         return self.where[bag_id].read(bag_id)
 
 
-def join(named: Sequence[tuple[str, FeatureSource]]) -> FeatureSource:
-    """Read several sources, each with its file's name, as one; they must agree."""
+def join(named: Sequence[tuple[str, FeatureSource]], allow: Sequence[str] = ()) -> FeatureSource:
+    """Read several sources, each with its file's name, as one; they must agree but for what `allow` names."""
     if len(named) == 1:
         return named[0][1]
     do = "make them alike, or write the store anew with what is missing."
     check_agree("features an instance", [(name, source.features) for name, source in named], do)
-    agreed = {
-        key: check_agree(key, [(name, source.provenance.get(key)) for name, source in named], do)
-        for key in ("encoder", "mpp", "tile_um", "tile_px")
-    }
+    agreed = {key: _agreed(key, named, allow) for key in ("encoder", "mpp", "tile_um", "tile_px")}
     where: dict[str, FeatureSource] = {}
     for _, source in named:
         where.update(dict.fromkeys(source.ids, source))
@@ -140,6 +178,16 @@ def join(named: Sequence[tuple[str, FeatureSource]]) -> FeatureSource:
         provenance={**agreed, "files": json.loads(json.dumps(files))},
         where=where,
     )
+
+
+def _agreed(key: str, named: Sequence[tuple[str, FeatureSource]], allow: Sequence[str]) -> Any:
+    """What all sources say of a fact, None where they differ and that is allowed."""
+    values = [(name, source.provenance.get(key)) for name, source in named]
+    word = key.split("_")[0]
+    if word in allow and len({value for _, value in values}) > 1:
+        return None
+    do = f"make them alike, write the store anew with what is missing, or say that you mean it: allow={word!r}."
+    return check_agree(key, values, do)
 
 
 def _raise_twice(named: Sequence[tuple[str, FeatureSource]]) -> None:

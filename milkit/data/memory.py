@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-import milkit  # names "milkit.types.Bag" in annotations without importing jax here
+from milkit import config
+from milkit.bag import Bag
 from milkit.data.bags import as_bag, check_coords, check_features, check_id
 from milkit.data.build import build_study
+from milkit.data.covariates import Covariate
 from milkit.data.study import Study, Unit
 from milkit.data.table import ALIASES, table_of
 from milkit.data.where import did_you_mean
@@ -27,20 +29,20 @@ class MemorySource:
         lengths: instances of each, int64 [B].
         features: width d.
         provenance: JSON-able.
-        arrays: (features [n, d], coords_um [n, 2] or None) of each slide.
+        bags: of each slide.
     """
 
     ids: tuple[str, ...]
     lengths: np.ndarray
     features: int
     provenance: Mapping[str, Any]
-    arrays: Mapping[str, tuple[np.ndarray, np.ndarray | None]] = field(repr=False)
+    bags: Mapping[str, Bag] = field(repr=False)
 
-    def read(self, bag_id: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features [n, d] and coords_um [n, 2] (or None) of a slide."""
-        if bag_id not in self.arrays:
+    def read(self, bag_id: str) -> Bag:
+        """One slide."""
+        if bag_id not in self.bags:
             raise DataError(f"No features of slide {bag_id!r}.{did_you_mean(bag_id, self.ids)}")
-        return self.arrays[bag_id]
+        return self.bags[bag_id]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +53,13 @@ class InMemory:
         bags: one a slide, ids unique.
         rows: one a slide, cells as text.
         name: of the cohort.
+        covariates: columns that are an input of the model, see `milkit.data.covariates`.
     """
 
-    bags: tuple["milkit.types.Bag", ...]
+    bags: tuple[Bag, ...]
     rows: tuple[Mapping[str, str], ...]
     name: str = "memory"
+    covariates: tuple[Covariate, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -70,7 +74,8 @@ class InMemory:
 
     def config_json(self) -> dict[str, Any]:
         """What a saved configuration keeps of it: enough to know the data again, not the data."""
-        return {"name": self.name, "bags": len(self.bags), "digest": self.digest}
+        said = {"covariates": config.to_json(self.covariates)} if self.covariates else {}
+        return {"name": self.name, "bags": len(self.bags), "digest": self.digest, **said}
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
         """The study of a task; columns are recognised by name as in a cohort table (`milkit.data.table`).
@@ -87,12 +92,17 @@ class InMemory:
             lengths=np.array([len(bag.x) for bag in self.bags], np.int64),
             features=int(self.bags[0].x.shape[1]),
             provenance={"encoder": None, "mpp": None, "tile_um": None, "tile_px": None, "sha256": self.digest},
-            arrays={bag.id: (bag.x, bag.coords_um) for bag in self.bags},
+            bags={bag.id: bag for bag in self.bags},
         )
-        return build_study(self.name, table, source, task, unit)
+        return build_study(self.name, table, source, task, unit, covariates=self.covariates)
 
 
-def in_memory(bags: Iterable["milkit.types.Bag"], rows: Iterable[Mapping[str, Any]], name: str = "memory") -> InMemory:
+def in_memory(
+    bags: Iterable[Bag],
+    rows: Iterable[Mapping[str, Any]],
+    name: str = "memory",
+    covariates: Iterable[Covariate] = (),
+) -> InMemory:
     """A cohort from bags and rows, for notebooks and tests.
 
     Args:
@@ -100,6 +110,7 @@ def in_memory(bags: Iterable["milkit.types.Bag"], rows: Iterable[Mapping[str, An
         rows: one dict a slide, with a slide id (`slide_id`, `slide`, `bag_id`, `bag` or `image`); or, where no row
             has one, as many rows as bags in the same order. Values may be text, numbers, bools or None (missing).
         name: of the cohort.
+        covariates: keys of the rows that are an input of the model, see `milkit.data.covariates`.
 
     Raises:
         DataError: no bag, a bag that is no Bag, ragged, empty, not finite, of another width, or given twice.
@@ -119,16 +130,16 @@ def in_memory(bags: Iterable["milkit.types.Bag"], rows: Iterable[Mapping[str, An
                 "or give one row a bag in the same order."
             )
         text = tuple({"slide_id": bag.id, **row} for bag, row in zip(bags, text, strict=True))
-    return InMemory(bags, text, name)
+    return InMemory(bags, text, name, tuple(covariates))
 
 
-def _as_floats(bag: "milkit.types.Bag", place: int) -> "milkit.types.Bag":
+def _as_floats(bag: Bag, place: int) -> Bag:
     """Lists, jax arrays and whole numbers as float arrays of NumPy."""
     bag = as_bag(bag, place)
     return replace(bag, x=bag.x.astype(np.float32)) if bag.x.dtype.kind in "iu" else bag
 
 
-def _check(bags: tuple["milkit.types.Bag", ...]) -> None:
+def _check(bags: tuple[Bag, ...]) -> None:
     if not bags:
         raise DataError("in_memory got no bag; give at least one.")
     seen: set[str] = set()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from milkit.data.features import FeatureSource, open_features
+from milkit.data.features import FeatureSource, Placeable, open_features
+from milkit.data.formats.header import Unit
 from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.matching import without_extensions
 from milkit.data.mpp import level0_mpp, mpp_column
@@ -21,8 +22,11 @@ def open_cohort(
     features: str | Path | Sequence[str | Path],
     *,
     mpp: float | str = "",
+    tile_um: float | None = None,
     encoder: str = "",
+    unit: Unit = "",
     patches: str = "",
+    allow: Sequence[str] = (),
     task: Task | None = None,
 ) -> tuple[CohortTable, FeatureSource, tuple[str, ...]]:
     """Open the features of a table's slides.
@@ -30,7 +34,7 @@ def open_cohort(
     Args:
         table: one row a slide.
         features: what `milkit.data.features.open_features` takes.
-        mpp, encoder, patches: as in `milkit.data.cohort.Cohort`.
+        mpp, tile_um, encoder, unit, patches, allow: as in `milkit.data.cohort.Cohort`.
         task: rows without its target are left out later, and need no mpp.
 
     Returns:
@@ -40,22 +44,25 @@ def open_cohort(
         CohortError: a column of mpps that is not there, or a cell of it that is none.
         DataError: features that cannot be used, or an mpp that is not theirs.
     """
-    source = open_features(features, encoder=encoder, patches=patches)
-    if isinstance(source, SlideFiles):
+    source = open_features(features, tile_um=tile_um, encoder=encoder, unit=unit, patches=patches, allow=allow)
+    if isinstance(source, SlideFiles) or _packed(source):
         table = _named_as_files(table, source)
+    if isinstance(source, Placeable):
         source = _placed(source, table, mpp, task)
-        return table, source, source.notes
-    if mpp not in ("", NONE):
-        raise DataError(
-            f"mpp={mpp!r} is for files whose positions are in pixels; a milkit store holds them in micrometres. "
-            "Leave it out."
-        )
-    return table, source, ()
+    elif mpp not in ("", NONE):
+        raise DataError(f"mpp={mpp!r} is for features with positions in pixels of level 0. Leave it out.")
+    return table, source, tuple(getattr(source, "notes", ()))
 
 
-def _named_as_files(table: CohortTable, source: SlideFiles) -> CohortTable:
+def _packed(source: FeatureSource) -> bool:
+    """Whether a store was made of files, whose names are the ids."""
+    extra = source.provenance.get("extra") or {}
+    return bool(isinstance(extra, dict) and extra.get("tool"))
+
+
+def _named_as_files(table: CohortTable, source: FeatureSource) -> CohortTable:
     """The table with the ids of the files where they differ by a file extension only, which tools drop."""
-    same = without_extensions(table.slide.tolist(), source.ids)
+    same = without_extensions(table.slide.tolist(), list(source.ids))
     if not same:
         return table
     row, file = next(iter(same.items()))
@@ -65,13 +72,18 @@ def _named_as_files(table: CohortTable, source: SlideFiles) -> CohortTable:
     return replace(table, slide=ids, patient=patient, notes=(*table.notes, note))
 
 
-def _placed(source: SlideFiles, table: CohortTable, mpp: float | str, task: Task | None) -> SlideFiles:
-    """The files with positions by the given mpp or that of a column, or with a note that there are none."""
+def _placed(source: Placeable, table: CohortTable, mpp: float | str, task: Task | None) -> FeatureSource:
+    """The features with positions by the given mpp or that of a column, or as the files say themselves."""
     if not isinstance(mpp, str):
-        return source.at_one(float(mpp))
-    column = mpp_column(table, mpp)
+        return source.at(dict.fromkeys(source.ids, float(mpp)), f"mpp {mpp:g}, given for all slides")
+    # what holds micrometres needs no column, and a table may well have one
+    column = mpp_column(table, mpp) if mpp or source.needs_mpp else ""
     if not column:
-        return source.without_positions()
+        return source
+    return source.at(_of_column(source, table, column, task), f"the mpp of column {column!r}")
+
+
+def _of_column(source: FeatureSource, table: CohortTable, column: str, task: Task | None) -> dict[str, float]:
     lengths = dict(zip(source.ids, source.lengths.tolist(), strict=True))
     missing = [""] * len(table)
     if task is not None:
@@ -79,4 +91,4 @@ def _placed(source: SlideFiles, table: CohortTable, mpp: float | str, task: Task
         missing = list(missing_targets(task, table.columns))
     # rows that are left out anyway need no mpp
     used = [i for i, slide in enumerate(table.slide.tolist()) if lengths.get(slide) and not missing[i]]
-    return source.at(level0_mpp(table, column, used), f"the mpp of column {column!r}")
+    return level0_mpp(table, column, used)

@@ -1,22 +1,26 @@
 """The native store: all bags of a cohort in one HDF5 file, read through a memory map.
 
 Datasets: `features` [N, d] contiguous and uncompressed (float16, float32, or bfloat16 as uint16 bits),
-`offsets` int64 [B+1], `bag_ids` text [B], and `coords_um` float32 [N, 2] where positions are known (top-left
-corner of each tile, x and y, micrometres). Bag b is rows `offsets[b]:offsets[b + 1]`. The file's attributes
-are `format`, `format_version`, `milkit_version`, `dtype`, `encoder`, `mpp`, `tile_um`, `tile_px`,
-`provenance` (JSON) and `content_sha256`.
+`offsets` int64 [B+1], `bag_ids` text [B], and where they are known `coords_um` float32 [N, 2] (top-left corner of
+each tile, x and y, micrometres), `coords_px` int64 [N, 2] (the same in pixels of level 0), `slide_mpp` float64 [B]
+(micrometres per pixel of level 0, NaN where unknown) and `slide_tile_um` float64 [B] (width of a tile in micrometres).
+Bag b is rows `offsets[b]:offsets[b + 1]`. The file's attributes are `format`, `format_version`, `milkit_version`,
+`dtype`, `encoder`, `mpp`, `tile_um`, `tile_px`, `provenance` (JSON) and `content_sha256`.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from milkit.bag import Bag
+from milkit.data.formats.given import Given
+from milkit.data.formats.scale import check_mpp
 from milkit.data.store_write import (
     BLOCK_BYTES,
     FORMAT,
@@ -46,6 +50,9 @@ class Store:
             content, `milkit_version` and `extra` (what the writer added).
         x: all features, [N, d], read-only memory map.
         coords_um: all positions, float32 [N, 2], or None.
+        coords_px: all positions in pixels of level 0, int64 [N, 2], or None.
+        mpp: micrometres per pixel of level 0 of each bag, float64 [B], NaN where unknown; or None.
+        tile_um: width of a tile of each bag in micrometres, likewise.
         offsets: first row of each bag, and N; int64 [B+1].
     """
 
@@ -59,13 +66,16 @@ class Store:
     coords_um: np.ndarray | None
     offsets: np.ndarray
     index: Mapping[str, int] = field(repr=False)
+    coords_px: np.ndarray | None = None
+    mpp: np.ndarray | None = None
+    tile_um: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of bags."""
         return len(self.ids)
 
-    def read(self, bag_id: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features [n, d] and coords_um [n, 2] (or None) of a bag: views of the file, not copies.
+    def read(self, bag_id: str) -> Bag:
+        """One bag, whose arrays are views of the file, not copies.
 
         Raises:
             DataError: no such bag.
@@ -74,7 +84,60 @@ class Store:
         if i is None:
             raise DataError(f"{self.path} holds no bag {bag_id!r}.{did_you_mean(bag_id, self.ids)}")
         rows = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-        return self.x[rows], None if self.coords_um is None else self.coords_um[rows]
+        px = None if self.coords_px is None else self.coords_px[rows]
+        mpp = _known(self.mpp, i)
+        um = self.coords_um[rows] if self.coords_um is not None else None
+        if um is None and px is not None and mpp is not None:
+            um = (px * mpp).astype(np.float32)
+        tile_um = _known(self.tile_um, i) or self.provenance["tile_um"]
+        return Bag(bag_id, self.x[rows], um, px, tile_um, mpp)
+
+    @property
+    def needs_mpp(self) -> bool:
+        """Whether there are pixels of level 0 of bags whose mpp is not known."""
+        return self.coords_px is not None and (self.mpp is None or bool(np.isnan(self.mpp).any()))
+
+    def at(self, mpp: Mapping[str, float], said: str = "") -> "Store":
+        """The same store with positions in micrometres, where it holds pixels of level 0 only.
+
+        Args:
+            mpp: micrometres per pixel of level 0, by bag id.
+            said: where it is from; not used, as the store knows what it holds.
+
+        Raises:
+            DataError: the store holds micrometres already, or another mpp.
+        """
+        if self.coords_px is None:
+            where = "holds no positions" if self.coords_um is None else "holds positions in micrometres"
+            raise DataError(f"{self.path} is a milkit store that {where}; leave out the mpp.")
+        own = self.mpp if self.mpp is not None else np.full(len(self), np.nan)
+        values = np.array([mpp.get(name, np.nan) for name in self.ids])
+        for name, value in mpp.items():
+            check_mpp(value, f"{self.path}, slide {name!r}")
+        with np.errstate(invalid="ignore"):
+            other = np.flatnonzero(np.abs(values - own) > 0.01 * own)
+        if len(other):
+            i = int(other[0])
+            raise DataError(
+                f"{self.path} says mpp {own[i]:g} of slide {self.ids[i]!r}, but {values[i]:g} is given; leave it out."
+            )
+        both = np.where(np.isnan(own), values, own)
+        digest = hashlib.sha256(both.tobytes()).hexdigest()
+        return replace(self, mpp=both, provenance={**self.provenance, "mpp_sha256": digest})
+
+    def given(self, facts: Given) -> "Store":
+        """The same store with what the user says beside it.
+
+        Raises:
+            DataError: the store says so itself, or otherwise.
+        """
+        store = self if facts.mpp is None else self.at(dict.fromkeys(self.ids, facts.mpp))
+        if facts.tile_um is None:
+            return store
+        known = self.provenance["tile_um"]
+        if known is not None:
+            raise DataError(f"{self.path} says tiles of {known:g} um itself; leave out tile_um={facts.tile_um:g}.")
+        return replace(store, provenance={**store.provenance, "tile_um": facts.tile_um})
 
     def validate(self, deep: bool = False) -> None:
         """Check the store; `open_store` has already checked its structure.
@@ -90,13 +153,17 @@ class Store:
         if not deep:
             return
         digests = []
-        for what, values in (("features", self.x), ("coords_um", self.coords_um)):
+        parts = [("features", self.x), ("coords_um", self.coords_um)]
+        if self.coords_px is not None:
+            parts.append(("coords_px", self.coords_px))
+        for what, values in parts:
             digest = hashlib.sha256()
             for start, block in _blocks(values):
                 digest.update(block.view(np.uint8).data)
                 self._check_finite(what, start, block)
             digests.append(digest.hexdigest())
-        if content_digest(digests[0], digests[1], self.offsets, self.ids) != self.provenance["sha256"]:
+        sizes = [v for v in (self.mpp, self.tile_um) if v is not None]
+        if content_digest(digests, self.offsets, self.ids, sizes) != self.provenance["sha256"]:
             raise DataError(f"{self.path} is damaged: its content is not what was written. Write the store anew.")
 
     def _check_finite(self, what: str, start: int, block: np.ndarray) -> None:
@@ -108,6 +175,11 @@ class Store:
                 f"{self.path}: {what} of bag {self.ids[i]!r} hold NaN or infinity at instance "
                 f"{row - int(self.offsets[i])}; write the store anew without it."
             )
+
+
+def _known(values: np.ndarray | None, i: int) -> float | None:
+    """A bag's own size, None where there is none."""
+    return None if values is None or np.isnan(values[i]) else float(values[i])
 
 
 def _blocks(values: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -173,7 +245,29 @@ def _open(path: Path, file: h5py.File) -> Store:
         coords_um=coords,
         offsets=offsets,
         index=index,
+        coords_px=_pixels(path, file, len(x)),
+        mpp=_sizes(path, file, "slide_mpp", len(ids)),
+        tile_um=_sizes(path, file, "slide_tile_um", len(ids)),
     )
+
+
+def _pixels(path: Path, file: h5py.File, n: int) -> np.ndarray | None:
+    if "coords_px" not in file:
+        return None
+    values = _mapped(path, file["coords_px"])
+    if values.shape != (n, 2) or values.dtype != np.dtype("<i8"):
+        raise DataError(f"{path} is damaged: coords_px is {values.dtype} {values.shape}; expected int64 {(n, 2)}.")
+    return values
+
+
+def _sizes(path: Path, file: h5py.File, name: str, bags: int) -> np.ndarray | None:
+    if name not in file:
+        return None
+    data = file[name]
+    if data.shape != (bags,) or data.dtype != np.dtype("<f8"):
+        raise DataError(f"{path} is damaged: {name} is {data.dtype} {data.shape}; expected float64 {(bags,)}.")
+    values: np.ndarray = data[:]
+    return values
 
 
 def _check_format(path: Path, file: h5py.File, attrs: Mapping[str, Any]) -> None:

@@ -7,23 +7,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
 import milkit
+from milkit.bag import Bag
 from milkit.data.bags import as_bag, check_coords, check_features, check_id
 from milkit.errors import DataError
 
-if TYPE_CHECKING:
-    import milkit.types
-
 FORMAT = "milkit.store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 added positions in pixels, and mpp and tile width of each bag; stores without them are still written as 1."""
 StoreDtype = Literal["float16", "float32", "bfloat16"]
 BLOCK_BYTES = 16 * 2**20
 """How much is copied, hashed or scanned at a time."""
@@ -46,7 +45,7 @@ def value_dtype(name: str) -> np.dtype:
 
 def write_store(
     path: str | Path,
-    bags: Iterable["milkit.types.Bag"],
+    bags: Iterable[Bag],
     *,
     dtype: StoreDtype = "float16",  # what encoders run in; halves disk and transfer
     encoder: str | None = None,
@@ -66,7 +65,7 @@ def write_store(
     Args:
         path: the file to write, usually `.h5`; its folder is made where it is missing.
         bags: ids unique and not blank; `x` [n, d] finite, n >= 1, one d for all; `coords_um` [n, 2] in
-            micrometres for all bags or for none.
+            micrometres for all bags or for none, and so `coords_px`; `mpp` and `tile_um` are kept bag by bag.
         dtype: of the features on disk.
         encoder: name of the encoder that made the features, with its version.
         mpp: micrometres per pixel of the tiles as the encoder saw them.
@@ -94,8 +93,12 @@ def write_store(
     except OSError as error:
         raise DataError(f"The store {path} cannot be written: {error.strerror or error}.") from None
     try:
-        with (work / "features").open("w+b", 0) as features, (work / "coords").open("w+b", 0) as coords:
-            spool = _Spool(dtype, features, coords)
+        with (
+            (work / "features").open("w+b", 0) as features,
+            (work / "coords").open("w+b", 0) as coords,
+            (work / "pixels").open("w+b", 0) as pixels,
+        ):
+            spool = _Spool(dtype, features, coords, pixels)
             for bag in bags:  # an error of the caller's own generator passes through unchanged
                 with _disk_errors(path):
                     spool.add(bag)
@@ -171,14 +174,17 @@ class _Spool:
     dtype: str
     features: io.RawIOBase
     coords: io.RawIOBase
+    pixels: io.RawIOBase
     ids: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     width: int = 0
-    has_coords: bool = False
+    has: dict[str, bool] = field(default_factory=dict)
+    mpp: list[float] = field(default_factory=list)
+    tile_um: list[float] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    hashes: tuple[Any, Any] = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256()))
+    hashes: tuple[Any, Any, Any] = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256(), hashlib.sha256()))
 
-    def add(self, bag: "milkit.types.Bag") -> None:
+    def add(self, bag: Bag) -> None:
         """Check one bag and append it."""
         bag = as_bag(bag, len(self.ids))
         before, first = (self.ids[-1], self.ids[0]) if self.ids else ("", "")
@@ -188,29 +194,43 @@ class _Spool:
         x = bag.x
         check_features(bag.id, x, first, self.width)
         packed = _packed(bag.id, x, self.dtype)
-        coords = self._checked_coords(bag, len(x))
+        coords = self._checked(bag, "coords_um", "<f4")
+        pixels = self._checked(bag, "coords_px", "<i8")
         self.hashes[0].update(packed)
         _write_all(self.features, packed)
         if coords is not None:
             self.hashes[1].update(coords)
             _write_all(self.coords, coords)
+        if pixels is not None:
+            self.hashes[2].update(pixels)
+            _write_all(self.pixels, pixels)
+        self.mpp.append(np.nan if bag.mpp is None else bag.mpp)
+        self.tile_um.append(np.nan if bag.tile_um is None else bag.tile_um)
         self.width = x.shape[1]
         self.ids.append(bag.id)
         self.seen.add(bag.id)
         self.lengths.append(len(x))
 
-    def _checked_coords(self, bag: "milkit.types.Bag", n: int) -> np.ndarray | None:
-        given = bag.coords_um is not None
-        if self.ids and given != self.has_coords:
+    def _checked(self, bag: Bag, name: str, dtype: str) -> np.ndarray | None:
+        """Positions of a bag, which all bags have or none."""
+        values = getattr(bag, name)
+        given = values is not None
+        if self.ids and given != self.has[name]:
             raise DataError(
-                f"Bag {bag.id!r} has {'' if given else 'no '}coords_um, unlike the bags before it; "
+                f"Bag {bag.id!r} has {'' if given else 'no '}{name}, unlike the bags before it; "
                 "give them for all bags or for none."
             )
-        self.has_coords = given
-        if bag.coords_um is None:
+        self.has[name] = given
+        if values is None:
             return None
-        check_coords(bag.id, bag.coords_um, n)
-        return np.ascontiguousarray(bag.coords_um, "<f4")
+        check_coords(bag.id, values, len(bag.x), name)
+        return np.ascontiguousarray(values, dtype)
+
+    @property
+    def sizes(self) -> dict[str, np.ndarray]:
+        """Mpp and tile width of the bags, float64 [B], those of which any is known."""
+        every = {"slide_mpp": np.array(self.mpp, "<f8"), "slide_tile_um": np.array(self.tile_um, "<f8")}
+        return {name: values for name, values in every.items() if not np.isnan(values).all()}
 
 
 def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
@@ -239,15 +259,21 @@ def _packed(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(values).view(disk_dtype(dtype))
 
 
-def content_digest(features: str, coords: str, offsets: np.ndarray, ids: Iterable[str]) -> str:
-    """sha256 of a store's content, from the digests of its features and coordinates."""
-    parts = [
-        features,
-        coords,
-        hashlib.sha256(np.asarray(offsets, "<i8").tobytes()).hexdigest(),
-        json.dumps(list(ids)),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def content_digest(
+    digests: Sequence[str], offsets: np.ndarray, ids: Iterable[str], sizes: Sequence[np.ndarray] = ()
+) -> str:
+    """sha256 of a store's content.
+
+    Args:
+        digests: of features, coords_um and, where the store has them, coords_px.
+        offsets: of the bags.
+        ids: of the bags.
+        sizes: mpp and tile width of the bags, those that the store holds.
+    """
+    numbers = [hashlib.sha256(np.asarray(v).tobytes()).hexdigest() for v in (np.asarray(offsets, "<i8"), *sizes)]
+    return hashlib.sha256(
+        "\n".join([*digests[:2], numbers[0], json.dumps(list(ids)), *digests[2:], *numbers[1:]]).encode()
+    ).hexdigest()
 
 
 def _write_hdf5(path: Path, spool: _Spool, attrs: Mapping[str, Any]) -> None:
@@ -257,12 +283,18 @@ def _write_hdf5(path: Path, spool: _Spool, attrs: Mapping[str, Any]) -> None:
     with h5py.File(path, "w", libver=("earliest", "v110")) as file:
         file.attrs.update(attrs)
         _copy(spool.features, file, "features", (int(offsets[-1]), spool.width), disk_dtype(spool.dtype))
-        if spool.has_coords:
+        if spool.has["coords_um"]:
             _copy(spool.coords, file, "coords_um", (int(offsets[-1]), 2), np.dtype("<f4"))
+        if spool.has["coords_px"]:
+            _copy(spool.pixels, file, "coords_px", (int(offsets[-1]), 2), np.dtype("<i8"))
+        for name, values in spool.sizes.items():
+            file.create_dataset(name, data=values)
+        if not spool.has["coords_px"] and not spool.sizes:
+            file.attrs["format_version"] = 1  # which older versions of milkit read
         file.create_dataset("offsets", data=offsets)
         file.create_dataset("bag_ids", data=spool.ids, dtype=h5py.string_dtype("utf-8"))
-        digests = [h.hexdigest() for h in spool.hashes]
-        file.attrs["content_sha256"] = content_digest(digests[0], digests[1], offsets, spool.ids)
+        digests = [h.hexdigest() for h in spool.hashes[: 3 if spool.has["coords_px"] else 2]]
+        file.attrs["content_sha256"] = content_digest(digests, offsets, spool.ids, list(spool.sizes.values()))
     _sync(path)
 
 

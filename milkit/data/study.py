@@ -3,16 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from milkit.bag import Bag
+from milkit.data.covariates import Covariates
 from milkit.data.targets import Targets
 from milkit.data.where import and_more
 from milkit.errors import DataError
-
-if TYPE_CHECKING:  # milkit.types imports jax; this room does without it until a bag is read
-    import milkit.types
 
 Unit = Literal["patient", "slide"]
 ROLES = ("train", "validation", "test", "")
@@ -108,6 +107,7 @@ class Study:
         slide_lengths: instances of each slide of each bag, to carry attention back onto slides; () stands for
             bags of one slide.
         own_coords: bag number -> positions as on the slides; None stands for bags of one slide. Use `positions`.
+        covariates: columns of the table that are an input of the model, one row a bag; None where there are none.
     """
 
     name: str
@@ -122,11 +122,12 @@ class Study:
     targets: Targets
     given: tuple[GivenSplit, ...]
     flow: Flow
-    read: Callable[[int], "milkit.types.Bag"]
+    read: Callable[[int], Bag]
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     slide_lengths: tuple[tuple[int, ...], ...] = ()
     own_coords: Callable[[int], np.ndarray | None] | None = None
+    covariates: Covariates | None = None
 
     def __post_init__(self) -> None:
         n = len(self.bag)
@@ -137,6 +138,7 @@ class Study:
             "cohort": self.cohort,
             "lengths": self.lengths,
             "targets": self.targets.values,
+            **({} if self.covariates is None else {"covariates": self.covariates.values}),
             **{f"column {name!r}": values for name, values in self.columns.items()},
             **{f"given split {g.repeat}/{g.fold}": g.role for g in self.given},
         }
@@ -153,6 +155,11 @@ class Study:
     def __len__(self) -> int:
         """Number of bags."""
         return len(self.bag)
+
+    @property
+    def covariate_count(self) -> int:
+        """Numbers that the table gives of a bag; 0 without covariates."""
+        return 0 if self.covariates is None else len(self.covariates.names)
 
     def positions(self, i: int) -> np.ndarray | None:
         """Positions of the instances of bag i on their own slides, [n, 2] micrometres, or None.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from milkit.data.features import FeatureSource, open_features
-from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.open_cohort import open_cohort
 from milkit.data.table import CohortTable
 from milkit.errors import ConfigError, DataError
@@ -63,8 +62,6 @@ def open_like(
         if isinstance(features.mpp, str) and features.mpp:
             raise ConfigError(f"--mpp {features.mpp}: a column needs a table (--cohort); give a number.")
         source = open_features(path, mpp=features.mpp or None, **how)
-        if isinstance(source, SlideFiles) and not features.mpp:
-            source = source.without_positions()
     marks, notes = check_features(
         facts["features"], facts["in_features"], source, str(features.path), features.allow_unknown
     )

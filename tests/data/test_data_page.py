@@ -48,6 +48,6 @@ def test_files_of_one_slide_become_a_store(session, tmp_path):
     bags = session["one_file_a_slide"](tmp_path / "clam", {"a": 0.25, "b": 0.5})
     store = open_store(write_store(tmp_path / "clam.h5", bags))
     assert store.ids == ("a", "b")
-    assert store.read("b")[0].tolist() == [[98] * 3] * 2
-    assert store.read("a")[1].tolist() == [[0, 0], [256, 128]]
-    assert store.read("b")[1].tolist() == [[0, 0], [512, 256]]
+    assert store.read("b").x.tolist() == [[98] * 3] * 2
+    assert store.read("a").coords_um.tolist() == [[0, 0], [256, 128]]
+    assert store.read("b").coords_um.tolist() == [[0, 0], [512, 256]]

@@ -44,7 +44,7 @@ def test_what_is_written_is_read_back(tmp_path, dtype):
     assert store.features == 4
     assert store.dtype == kind
     for bag in bags:
-        x, coords = store.read(bag.id)
+        x, coords = store.read(bag.id).x, store.read(bag.id).coords_um
         assert x.dtype == kind
         np.testing.assert_array_equal(x.astype(np.float32), bag.x.astype(kind).astype(np.float32))
         np.testing.assert_array_equal(coords, bag.coords_um)
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back(tmp_path, dtype):
 
 def test_reading_gives_views_of_the_file_that_cannot_be_written(tmp_path):
     store = open_store(write_store(tmp_path / "s.h5", some_bags()))
-    x, _ = store.read("s002")
+    x = store.read("s002").x
     assert np.shares_memory(x, store.x)
     with pytest.raises(ValueError, match="read-only"):
         x[0] = 1
@@ -111,7 +111,7 @@ def test_same_bags_give_the_same_bytes(tmp_path):
 def test_coords_are_all_or_none(tmp_path):
     store = open_store(write_store(tmp_path / "s.h5", some_bags(coords=False)))
     assert store.coords_um is None
-    assert store.read("s000")[1] is None
+    assert store.read("s000").coords_um is None
     with h5py.File(tmp_path / "s.h5") as file:
         assert "coords_um" not in file
     mixed = [some_bags()[0], some_bags(coords=False)[1]]
@@ -310,6 +310,6 @@ def test_ten_thousand_bags_open_fast(tmp_path):
     path = write_store(tmp_path / "s.h5", (Bag(f"slide-{i:05d}", x[: 1 + i % 8]) for i in range(10_000)))
     start = time.process_time()
     store = open_store(path)
-    total = sum(len(store.read(name)[0]) for name in store.ids)
+    total = sum(len(store.read(name).x) for name in store.ids)
     assert time.process_time() - start < 1.0
     assert total == int(store.lengths.sum()) == 45_000

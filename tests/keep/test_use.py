@@ -89,7 +89,7 @@ def test_the_csv_is_the_mean_over_members(ensemble, home, tmp_path):
     from milkit.types import Bag
 
     kept, store = api.load_model(ensemble), open_store(home / "other.h5")
-    said = speak(kept, store.lengths, lambda i: Bag(store.ids[i], *store.read(store.ids[i])))
+    said = speak(kept, store.lengths, lambda i: store.read(store.ids[i]))
     out = tmp_path / "p.csv"
     rows = api.predict(ensemble, home / "other.h5", out=out)
     with out.open(newline="") as file:
@@ -115,7 +115,7 @@ def test_slides_of_a_patient_are_one_bag(ensemble, home, tmp_path):
     header, *rows = api.predict(ensemble, home / "other.h5", cohort=tmp_path / "two.csv")
     assert [row[:2] for row in rows] == [["q", "xb000;xb005"], ["r", "xb003"]]
     store, kept = open_store(home / "other.h5"), api.load_model(ensemble)
-    together = np.concatenate([store.read("xb000")[0], store.read("xb005")[0]])
+    together = np.concatenate([store.read("xb000").x, store.read("xb005").x])
     said = speak(kept, np.array([len(together)]), lambda i: Bag("q", together))
     assert float(rows[0][header.index("prob_1")]) == pytest.approx(said.score[0, 1], abs=1e-6)
 

@@ -15,27 +15,37 @@ from typing import Any
 import h5py
 import numpy as np
 
-from milkit.data.formats.header import Header, attributes, check_arrays, number, opened, sample
+from milkit.data.formats.header import (
+    Header,
+    attributes,
+    check_arrays,
+    coords_of,
+    features_of,
+    number,
+    opened,
+    sample,
+)
+from milkit.data.formats.layout import Layout
 from milkit.errors import DataError
 
 TOOL = "CLAM"
 PATCHES = "patches"
 
 
-def is_clam(file: h5py.File) -> bool:
+def is_clam(path: Path, file: h5py.File) -> bool:
     """Whether a file holds what CLAM writes and nothing else: two datasets without attributes."""
-    datasets = set(file) == {"features", "coords"}
+    datasets = set(file) == {"features", "coords"} and all(isinstance(file.get(n), h5py.Dataset) for n in file)
     return datasets and not any(len(file[name].attrs) for name in ("features", "coords")) and not len(file.attrs)
 
 
-def header(path: Path, file: h5py.File) -> Header:
+def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
     """What a CLAM feature file says without reading its features: little.
 
     Raises:
         DataError: shapes or dtypes that are not CLAM's.
     """
     features, _ = check_arrays(path, file)
-    return Header(path.stem, path, len(features), int(features.shape[1]), sample=sample(features))
+    return (Header(path.stem, path, len(features), int(features.shape[1]), "clam", sample=sample(features)),)
 
 
 def patches_folder(path: Path, given: str) -> Path | None:
@@ -96,3 +106,18 @@ def _downsample(path: Path, said: Mapping[str, Any]) -> float | None:
     if not fits or both.max() > 1.01 * both.min():  # level sizes are rounded to whole pixels, hence not quite equal
         raise DataError(f"{path}: attribute 'downsample' of 'coords' is {value!r}; expected one factor for x and y.")
     return float(both.mean())
+
+
+LAYOUT = Layout(
+    name="clam",
+    tool=TOOL,
+    container="hdf5",
+    claims=is_clam,
+    headers=headers,
+    features=features_of("features"),
+    positions=coords_of("coords"),
+    lacks={
+        "tile": "CLAM keeps it in patches/<slide>.h5 (attributes patch_size, downsample); patches='folder' names the "
+        "folder, tile_um= gives the size",
+    },
+)

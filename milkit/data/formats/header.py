@@ -1,34 +1,41 @@
 """What is known of a slide's feature file without reading its features; and reading HDF5 that others wrote."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
 from milkit.errors import DataError
 
+Unit = Literal["px", "um", "grid", ""]
 SAMPLED = 3
 """Rows of each slide that go into the digest of a folder: the first, the middle and the last."""
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """One slide's file.
+    """One slide, as its file describes it.
 
     Attributes:
-        id: of the slide: the file's name without `.h5`.
-        path: the file.
+        id: of the slide: mostly the file's name without its ending.
+        path: the file that holds its features.
         length: instances n; 0 for a slide without tissue.
         width: features d.
+        layout: name of the layout it is of.
+        key: name of the slide inside a file of several slides; "" where the file holds one.
+        unit: of its positions: "px" of level 0, "um", "grid" (columns and rows), or "" where the file does not say.
         encoder: its name, None where the file does not say.
         tile_px: width of a tile in pixels as the tool handed it to the encoder, None where unknown.
         tile_level0_px: width of a tile in pixels of level 0, None where unknown.
+        tile_um: width of a tile in micrometres where the file says it, else None.
+        mpp_level0: micrometres per pixel of level 0 where the file says it, else None.
         level0_magnification: as the tool rounded it, None where unknown.
+        label: what the file says the slide's label is, as text; None where it says nothing.
         said: attributes worth keeping under the tool's own names.
         sample: sha256 of the shape and some rows, to know the file again.
     """
@@ -37,10 +44,16 @@ class Header:
     path: Path
     length: int
     width: int
+    layout: str = ""
+    key: str = ""
+    unit: Unit = "px"
     encoder: str | None = None
     tile_px: int | None = None
     tile_level0_px: float | None = None
+    tile_um: float | None = None
+    mpp_level0: float | None = None
     level0_magnification: float | None = None
+    label: str | None = None
     said: Mapping[str, Any] = field(default_factory=dict)
     sample: str = ""
 
@@ -168,3 +181,42 @@ def sample(features: h5py.Dataset) -> str:
     for row in sorted({0, n // 2, n - 1}) if n else ():
         digest.update(np.ascontiguousarray(features[row]).tobytes())
     return digest.hexdigest()
+
+
+def features_of(name: str) -> Callable[[Header], np.ndarray]:
+    """Reads the features [n, d] of a slide from a dataset of its file; for `Layout.features`.
+
+    The reader raises a DataError where the dataset is no longer what it was when the file was opened.
+    """
+
+    def read(slide: Header) -> np.ndarray:
+        with opened(slide.path) as file:
+            data = _inside(slide, file, name)
+            if data is None or data.shape != (slide.length, slide.width):
+                found = "no features" if data is None else f"{data.shape} instead of {(slide.length, slide.width)}"
+                raise DataError(f"{slide.path} changed since it was opened: {found}.")
+            return values_of(data)
+
+    return read
+
+
+def coords_of(name: str) -> Callable[[Header], np.ndarray | None]:
+    """Reads the positions [n, 2] of a slide from a dataset of its file, None where there is none."""
+
+    def read(slide: Header) -> np.ndarray | None:
+        with opened(slide.path) as file:
+            data = _inside(slide, file, name)
+            if data is None:
+                return None
+            if data.shape != (slide.length, 2):
+                raise DataError(f"{slide.path} changed since it was opened: {data.shape} positions.")
+            values: np.ndarray = data[:]
+            return values
+
+    return read
+
+
+def _inside(slide: Header, file: h5py.File, name: str) -> h5py.Dataset | None:
+    place = f"{slide.key}/{name}" if slide.key else name
+    data = file.get(place)
+    return data if isinstance(data, h5py.Dataset) else None

@@ -17,6 +17,8 @@ OFF_BY = 1.8
 """A given mpp may be off the nominal one by less than this: "40x" stands for 0.2 to 0.3, a mix-up is a factor 2."""
 ONE_SCALE = 1.6
 """Tiles of one cohort may differ in width by less than this: scanners called 40x have 0.22 to 0.26, some 20x 0.33."""
+OFFENDERS = 5
+"""Files that a message names."""
 SAME = 1.01
 """Below this, tiles are as wide as each other for every purpose."""
 
@@ -77,27 +79,56 @@ def check_magnification(slides: Sequence[Header], mpp: Mapping[str, float]) -> N
         )
 
 
-def scale_of(slides: Sequence[Header], mpp: Mapping[str, float]) -> Scale:
-    """Tile sizes over the slides that have an mpp; None where any of them has no tile size.
+def check_given(slides: Sequence[Header], mpp: Mapping[str, float]) -> None:
+    """Raise where a given mpp is not the one that the file itself says.
 
     Raises:
-        DataError: tiles of two scales, with a file of each.
+        DataError: names two of the files with what they say.
     """
-    known = [slide for slide in slides if slide.id in mpp]
-    if not known or any(slide.tile_level0_px is None for slide in known):
+    wrong = [
+        f"{slide.path} says mpp {slide.mpp_level0:g}, but {mpp[slide.id]:g} is given"
+        for slide in slides
+        if slide.mpp_level0 is not None and slide.id in mpp and not 1 / SAME < mpp[slide.id] / slide.mpp_level0 < SAME
+    ]
+    if wrong:
+        raise DataError(f"{and_more(wrong[:2], len(wrong))}. Leave the mpp out, or correct it (it is that of level 0).")
+
+
+def scale_of(slides: Sequence[Header], mpp: Mapping[str, float], allow: Sequence[str] = ()) -> Scale:
+    """Tile sizes over the slides whose tiles have a known width; None where any of those in use has none.
+
+    Raises:
+        DataError: tiles of two scales, unless "tile" or "mpp" are allowed to differ; lists the files that do.
+    """
+    sizes = [(slide, um) for slide in slides if slide.length and (um := _um(slide, mpp)) is not None]
+    reachable = [s for s in slides if s.length and (s.id in mpp or s.tile_um is not None or not mpp)]
+    if not sizes or len(sizes) < len(reachable):
         return Scale(None, None)
-    um = np.array([mpp[slide.id] * (slide.tile_level0_px or 0.0) for slide in known])
-    tile_px = {slide.tile_px for slide in known}
-    least, most = int(um.argmin()), int(um.argmax())
-    if um[most] > ONE_SCALE * um[least]:
+    widths = np.array([size for _, size in sizes])
+    middle = float(np.median(widths))
+    if widths.max() > ONE_SCALE * widths.min() and not {"tile", "mpp"} & set(allow):
+        usual = max(sizes, key=lambda pair: int(((widths / pair[1] < SAME) & (widths / pair[1] > 1 / SAME)).sum()))
+        others = [
+            f"{slide.path} ({size:.4g} um)"
+            for slide, size in sizes
+            if not 1 / ONE_SCALE**0.5 < size / usual[1] < ONE_SCALE**0.5
+        ]
         raise DataError(
-            f"Tiles are {um[least]:.4g} um wide in {known[least].path} but {um[most]:.4g} um in {known[most].path}: "
-            "two magnifications in one cohort, whose features cannot be pooled. Cut the tiles at one scale (by mpp, "
-            "not by level), or correct the mpp of these slides."
+            f"Tiles are {usual[1]:.4g} um wide in {usual[0].path}, but not in "
+            f"{and_more(others[:OFFENDERS], len(others))}: two magnifications in one cohort, whose features cannot be "
+            "pooled. Cut the tiles at one scale (by mpp, not by level), correct the mpp of these slides, or say that "
+            "you mean it: allow='mpp'."
         )
+    tile_px = {slide.tile_px for slide, _ in sizes}
     px = tile_px.pop() if len(tile_px) == 1 else None
-    middle = float(np.median(um))
-    return Scale(_short(middle / px) if px else None, _short(middle), (_short(um[least]), _short(um[most])))
+    return Scale(_short(middle / px) if px else None, _short(middle), (_short(widths.min()), _short(widths.max())))
+
+
+def _um(slide: Header, mpp: Mapping[str, float]) -> float | None:
+    """Width of a slide's tiles in micrometres, None where unknown."""
+    if slide.tile_um is not None:
+        return slide.tile_um
+    return mpp[slide.id] * slide.tile_level0_px if slide.id in mpp and slide.tile_level0_px is not None else None
 
 
 def _short(value: float) -> float:

@@ -1,59 +1,91 @@
-"""A folder of one file a slide as a source of features: headers in memory, features from the disk when asked for."""
+"""Slides in files of one tool as a source of features: headers in memory, numbers from the disk when asked for."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from milkit.bag import Bag
 from milkit.data.bags import check_features
-from milkit.data.formats.header import Header, opened, values_of
-from milkit.data.formats.scale import check_magnification, check_mpp, scale_of
+from milkit.data.formats.given import Given
+from milkit.data.formats.header import Header
+from milkit.data.formats.layout import Layout
+from milkit.data.formats.scale import check_given, check_magnification, check_mpp, scale_of
 from milkit.data.where import did_you_mean
 from milkit.errors import DataError
 
 NO_MPP = (
-    "positions are not known: {tool} files hold pixels of level 0 ({example}) but no mpp{why}; Cohort(mpp=0.25) gives "
-    "one for all slides, mpp='column' or a column 'mpp' of the table one a slide. Models without positions need none"
+    "positions in micrometres are not known: {tool} files hold pixels of level 0 ({example}) but no mpp{why}; "
+    "mpp=0.25 gives one for all slides, in a cohort mpp='column' or a column 'mpp' of the table one a slide. Models "
+    "without positions need none"
+)
+NO_UNIT = (
+    "positions are not used: {tool} files do not say their unit ({example}); unit='px' (of level 0), 'um' or 'grid' "
+    "says it. Models without positions need none"
+)
+NO_TILE = (
+    "positions in micrometres are not known: {tool} files hold columns and rows ({example}); tile_um= gives the step"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class SlideFiles:
-    """One HDF5 file a slide, of one tool.
+    """Slides in files of one tool.
 
     Attributes:
+        layout: whose files they are.
         ids: of the slides, in the order of the file names.
         lengths: instances of each slide, int64 [B]; 0 for a slide without tissue.
         features: width d.
         provenance: `encoder`, `mpp`, `tile_um`, `tile_px` (None where unknown), `layout`, `tool`, and what the files
             say under the tool's own names; JSON-able.
         slides: header of each slide.
-        mpp_level0: micrometres a pixel of level 0, by slide; slides without one have no positions.
-        notes: what a reader should know.
-        kept_coords: positions already read; small beside the features.
+        mpp_level0: micrometres a pixel of level 0, by slide, where known.
+        said: what a reader should know, of the files; `notes` adds what is said of positions.
+        given: what the user said.
     """
 
+    layout: Layout
     ids: tuple[str, ...]
     lengths: np.ndarray
     features: int
     provenance: Mapping[str, Any]
     slides: Mapping[str, Header] = field(repr=False)
     mpp_level0: Mapping[str, float] = field(default_factory=dict, repr=False)
-    notes: tuple[str, ...] = ()
-    kept_coords: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    said: tuple[str, ...] = ()
+    given: Given = field(default_factory=Given)
 
-    def read(self, bag_id: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features [n, d] as stored, and coords_um [n, 2] float32 or None, of a slide.
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What the files themselves say of the slides' labels, where they do."""
+        return {name: slide.label for name, slide in self.slides.items() if slide.label is not None}
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know."""
+        without = [s for s in self.slides.values() if s.length and self._factor(s) is None]
+        if not without:
+            return self.said
+        about = {"tool": self.layout.tool, "example": str(without[0].path)}
+        magnification = self.provenance.get("level0_magnification")
+        why = f", only a rounded level0_magnification of {_or(magnification)}" if magnification is not None else ""
+        note = {"px": NO_MPP.format(**about, why=why), "grid": NO_TILE.format(**about)}.get(
+            without[0].unit, NO_UNIT.format(**about)
+        )
+        return (*self.said, note)
+
+    def read(self, bag_id: str) -> Bag:
+        """One slide, features in the precision of the file.
 
         Raises:
             DataError: no such slide; a file that cannot be read, or that holds NaN or infinity.
         """
         slide = self._header(bag_id)
-        with opened(slide.path) as file:
-            x = values_of(file["features"])
+        x = self.layout.features(slide)
         if x.shape != (slide.length, slide.width):
             raise DataError(
                 f"{slide.path} changed since it was opened: {x.shape} instead of {(slide.length, slide.width)}."
@@ -62,62 +94,98 @@ class SlideFiles:
             check_features(bag_id, x)
         except DataError as error:
             raise DataError(f"{slide.path}: {error}") from None
-        return x, self.coords(bag_id)
+        um, px = self._positions(slide)
+        return Bag(bag_id, x, um, px, self.tile_um(bag_id), self.mpp_level0.get(bag_id))
 
     def coords(self, bag_id: str) -> np.ndarray | None:
         """Top-left corners of a slide's tiles, [n, 2] float32 micrometres, or None; without reading its features."""
         slide = self._header(bag_id)
-        if bag_id not in self.mpp_level0:
-            return None
-        if bag_id not in self.kept_coords:
-            with opened(slide.path) as file:
-                if "coords" not in file:
-                    raise DataError(f"{slide.path}: no dataset 'coords', so positions are not known; set mpp='-'.")
-                pixels = file["coords"][:].astype(np.float64)
-            self.kept_coords[bag_id] = (pixels * self.mpp_level0[bag_id]).astype(np.float32)
-        return self.kept_coords[bag_id]
+        return None if self._factor(slide) is None else self._positions(slide)[0]
 
-    def at(self, mpp: Mapping[str, float], said: str) -> "SlideFiles":
+    def tile_um(self, bag_id: str) -> float | None:
+        """Width of a slide's tiles in micrometres, or None."""
+        slide, mpp = self._header(bag_id), self.mpp_level0.get(bag_id)
+        if slide.tile_um is not None:
+            return slide.tile_um
+        return None if slide.tile_level0_px is None or mpp is None else slide.tile_level0_px * mpp
+
+    def _factor(self, slide: Header) -> float | None:
+        """Micrometres per unit of a slide's positions, None where unknown."""
+        known = {"px": self.mpp_level0.get(slide.id), "um": 1.0, "grid": slide.tile_um}
+        return known.get(slide.unit)
+
+    def _positions(self, slide: Header) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Positions [n, 2] in micrometres (float32) and in pixels of level 0 (int64), each None where unknown."""
+        factor, mpp = self._factor(slide), self.mpp_level0.get(slide.id)
+        if factor is None and slide.unit != "px":
+            return None, None
+        values = self.layout.positions(slide)
+        if values is None:
+            return None, None
+        values = np.asarray(values, np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"{slide.path}: positions of slide {slide.id!r} hold NaN or infinity; make the file anew.")
+        um = None if factor is None else (values * factor).astype(np.float32)
+        if slide.unit == "px":
+            return um, np.rint(values).astype(np.int64)
+        return um, None if mpp is None or factor is None else np.rint(values * factor / mpp).astype(np.int64)
+
+    def placed(self) -> "SlideFiles":
+        """The same files with what they and the user say of mpp."""
+        own = {s.id: s.mpp_level0 for s in self.slides.values() if s.mpp_level0 is not None}
+        if self.given.mpp is not None:
+            return self.at_one(self.given.mpp)
+        if own:
+            return self.at(own, f"the mpp that {self.layout.tool} stored")
+        return self._scaled({}, None)
+
+    @property
+    def needs_mpp(self) -> bool:
+        """Whether there are pixels of level 0 of slides whose mpp is not known."""
+        return any(s.unit == "px" and s.id not in self.mpp_level0 for s in self.slides.values())
+
+    def at(self, mpp: Mapping[str, float], said: str = "") -> "SlideFiles":
         """The same files with positions.
 
         Args:
-            mpp: micrometres per pixel at level 0, by slide id.
+            mpp: micrometres per pixel at level 0, by slide id; what files say themselves is added.
             said: where it is from, for the notes.
 
         Raises:
-            DataError: an mpp that is not that of level 0; tiles of two scales.
+            DataError: an mpp that is not that of level 0, or not the file's; tiles of two scales.
         """
         slides = list(self.slides.values())
+        for name, value in mpp.items():
+            check_mpp(value, f"{self.provenance['folders'][0]}, slide {name!r}")
+        check_given(slides, mpp)
         check_magnification(slides, mpp)
-        scale = scale_of(slides, mpp)
+        own = {s.id: s.mpp_level0 for s in slides if s.mpp_level0 is not None}
+        return self._scaled({**own, **mpp}, said)
+
+    def _scaled(self, mpp: Mapping[str, float], said: str | None) -> "SlideFiles":
+        slides = list(self.slides.values())
+        scale = scale_of(slides, mpp, self.given.allow)
         values = sorted({mpp[s] for s in self.ids if s in mpp})
-        given = {"mpp_level0": values[0] if len(values) == 1 else [values[0], values[-1]]} if values else {}
-        text = json.dumps([[s, mpp[s]] for s in self.ids if s in mpp])
-        sizes: dict[str, Any] = {"mpp": scale.mpp, "tile_um": scale.tile_um}
+        facts: dict[str, Any] = {"mpp": scale.mpp, "tile_um": scale.tile_um}
+        if values:
+            facts["mpp_level0"] = values[0] if len(values) == 1 else [values[0], values[-1]]
+            # a run is repeated on the same data only, and positions are data
+            text = json.dumps([[s, mpp[s]] for s in self.ids if s in mpp])
+            facts["mpp_sha256"] = hashlib.sha256(text.encode()).hexdigest()
         if scale.range_um is not None and scale.note:
-            sizes["tile_um_range"] = list(scale.range_um)
-        note = f"positions: pixels of level 0 x {said}"
+            facts["tile_um_range"] = list(scale.range_um)
+        note = f"positions: pixels of level 0 x {said}" if said and any(s.unit == "px" for s in slides) else ""
         return replace(
             self,
-            # a run is repeated on the same data only, and positions are data
-            provenance={**self.provenance, **sizes, **given, "mpp_sha256": hashlib.sha256(text.encode()).hexdigest()},
+            provenance={**self.provenance, **facts},
             mpp_level0=dict(mpp),
-            notes=(*self.notes, note, *filter(None, [scale.note])),
-            kept_coords={},
+            said=(*self.said, *filter(None, [note, scale.note])),
         )
 
     def at_one(self, mpp: float) -> "SlideFiles":
         """The same files with positions, by one mpp at level 0 for all slides; see `at`."""
         check_mpp(mpp, str(self.provenance["folders"][0]))
         return self.at(dict.fromkeys(self.ids, mpp), f"mpp {mpp:g}, given for all slides")
-
-    def without_positions(self) -> "SlideFiles":
-        """The same files, with a note that says what is missing and which option supplies it."""
-        magnification = self.provenance.get("level0_magnification")
-        why = f", only a rounded level0_magnification of {_said(magnification)}" if magnification is not None else ""
-        example = self.slides[self.ids[0]].path
-        note = NO_MPP.format(tool=self.provenance["tool"], example=example, why=why)
-        return replace(self, notes=(*self.notes, note))
 
     def _header(self, bag_id: str) -> Header:
         slide = self.slides.get(bag_id)
@@ -144,5 +212,5 @@ def _numbers_first(value: Any) -> tuple[bool, float, str]:
     return not known, float(value) if known else 0.0, str(value)
 
 
-def _said(value: Any) -> str:
+def _or(value: Any) -> str:
     return " or ".join(f"{v:g}" for v in (value if isinstance(value, list) else [value]) if v is not None)

@@ -14,21 +14,24 @@ from pathlib import Path
 
 import h5py
 
-from milkit.data.formats.header import Header, attributes, check_arrays, number, sample
+from milkit.data.formats.header import Header, attributes, check_arrays, coords_of, features_of, number, sample
+from milkit.data.formats.layout import Layout
 
 TOOL = "TRIDENT"
 KEPT = ("target_magnification", "level0_magnification", "patch_size", "patch_size_level0", "overlap")
 """Attributes of `coords` that provenance keeps under TRIDENT's own names."""
 
 
-def is_trident(file: h5py.File) -> bool:
+def is_trident(path: Path, file: h5py.File) -> bool:
     """Whether a file that holds `features` carries TRIDENT's attributes."""
+    if not isinstance(file.get("features"), h5py.Dataset):
+        return False
     coords = file.get("coords")
     marked = coords is not None and {"patch_size_level0", "target_magnification"} & set(coords.attrs)
     return bool(marked or {"encoder", "savetodir"} & set(file["features"].attrs))
 
 
-def header(path: Path, file: h5py.File) -> Header:
+def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
     """What a TRIDENT file says without reading its features.
 
     Raises:
@@ -39,11 +42,12 @@ def header(path: Path, file: h5py.File) -> Header:
     sizes = {name: number(path, said, name) for name in KEPT if name != "overlap"}
     tile_px = sizes["patch_size"]
     encoder = attributes(features).get("encoder")
-    return Header(
+    header = Header(
         id=path.stem,
         path=path,
         length=len(features),
         width=int(features.shape[1]),
+        layout="trident",
         encoder=None if encoder is None else str(encoder),
         tile_px=None if tile_px is None else round(tile_px),
         # absent where TRIDENT was given another tool's positions
@@ -52,3 +56,17 @@ def header(path: Path, file: h5py.File) -> Header:
         said={name: said[name] for name in KEPT if name in said},
         sample=sample(features),
     )
+    return (header,)
+
+
+LAYOUT = Layout(
+    name="trident",
+    tool=TOOL,
+    container="hdf5",
+    claims=is_trident,
+    headers=headers,
+    features=features_of("features"),
+    positions=coords_of("coords"),
+    lacks={"tile": "no attribute patch_size_level0 of coords; have TRIDENT cut the tiles, or give tile_um="},
+    same=("patch_size", "target_magnification"),
+)

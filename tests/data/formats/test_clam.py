@@ -21,7 +21,8 @@ def test_patches_and_features_are_joined_by_name(folder, features, given, coords
     (folder / "results" / "features" / "pt_files").mkdir()
     source = open_features(given, mpp=0.25)
     assert source.ids == ("a",)
-    x, xy = source.read("a")
+    bag = source.read("a")
+    x, xy = bag.x, bag.coords_um
     assert x.tolist() == features(1).tolist()
     assert xy.tolist() == [[256, 256], [384, 256], [512, 256]]
     provenance = dict(source.provenance)
@@ -59,7 +60,7 @@ def test_a_slide_without_patches_leaves_the_tile_size_unknown_and_said(folder, f
     assert source.provenance["tile_px"] is None
     assert source.provenance["mpp"] is None
     # positions need the mpp of level 0 only
-    assert source.read("b")[1][1].tolist() == [384, 256]
+    assert source.read("b").coords_um[1].tolist() == [384, 256]
     note = next(note for note in source.notes if "tile size" in note)
     assert "the tile size of 1 of 2 slides is not known (b)" in note
     assert "attributes patch_size, downsample" in note

@@ -196,7 +196,7 @@ def test_other_features_of_the_same_shape_are_told_apart(job, folder, features):
 
 
 def _first(source, slide, queue):
-    queue.put(float(source.read(slide)[0][0, 0]))
+    queue.put(float(source.read(slide).x[0, 0]))
 
 
 def test_forked_processes_read_on_their_own(job):

@@ -22,18 +22,18 @@ def test_a_folder_is_a_source_of_features(folder, features):
     assert tuple(source.ids) == ("007", "b")
     assert source.lengths.tolist() == [3, 2]
     assert source.features == 4
-    x, coords = source.read("007")
+    x, coords = source.read("007").x, source.read("007").coords_um
     assert x.tolist() == features(1, 3).tolist()
     assert x.dtype == np.float32
     assert coords is None
-    assert source.read("b")[0].dtype == np.float16
+    assert source.read("b").x.dtype == np.float16
 
 
 def test_micrometres_follow_from_level_0_not_from_the_patch_size(folder, features):
     """A 40x slide cut at 20x: 256 px are 512 px of level 0, at 0.25 um 128 um. 256 x 0.25 = 64 is the trap."""
     trident(folder / "job", "a", features(1, 10), grid(10, step=512))
     source = open_features(FOLDER, mpp=0.25)
-    xy = source.read("a")[1]
+    xy = source.read("a").coords_um
     assert xy.dtype == np.float32
     # the first tile is at 1024 px = 256 um, the ninth begins the second row
     assert xy[[0, 1, 8]].tolist() == [[256, 256], [384, 256], [256, 384]]
@@ -63,8 +63,8 @@ def test_slides_of_two_scanners_have_their_own_mpp(folder, features):
     trident(folder / "job", "c", features(3), grid(3))
     source = open_features(FOLDER).at({"a": 0.25, "b": 0.5, "c": 0.2265}, "the mpp of column 'mpp'")
     # 512 px x 0.25 = 256 px x 0.5 = 128 um; 512 px x 0.2265 = 115.968 um
-    assert source.read("a")[1][1].tolist() == [384, 256]
-    assert source.read("b")[1][1].tolist() == [640, 512]
+    assert source.read("a").coords_um[1].tolist() == [384, 256]
+    assert source.read("b").coords_um[1].tolist() == [640, 512]
     assert source.provenance["tile_um"] == 128.0
     assert source.provenance["mpp"] == 0.5
     assert source.provenance["mpp_level0"] == [0.2265, 0.5]
@@ -115,7 +115,7 @@ def test_a_file_without_the_size_at_level_0_has_positions_but_no_tile_size(folde
             del file["coords"].attrs[name]
     source = open_features(FOLDER, mpp=0.25)
     assert source.provenance["tile_um"] is None
-    assert source.read("a")[1][0].tolist() == [256, 256]
+    assert source.read("a").coords_um[0].tolist() == [256, 256]
     assert any("tile size of 1 of 1 slides is not known (a): no attribute patch_size_level0" in n for n in source.notes)
 
 
@@ -145,7 +145,7 @@ def test_bfloat16_is_read_as_such(folder, how):
     path = trident(folder / "job", "a", values if how == "opaque" else values.astype(np.float32), grid(2))
     if how == "float":
         bfloat16_as_hdf5_knows_it(path, values.astype(np.float32))
-    x, _ = open_features(FOLDER).read("a")
+    x = open_features(FOLDER).read("a").x
     assert x.dtype == ml_dtypes.bfloat16
     assert x.astype(np.float32).tolist() == values.astype(np.float32).tolist()
 

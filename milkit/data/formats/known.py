@@ -1,0 +1,14 @@
+"""The layouts that are read: the only list. Where two could claim a file, the earlier one is asked first."""
+
+from milkit.data.formats import clam, trident
+from milkit.data.formats.layout import Layout
+
+LAYOUTS: tuple[Layout, ...] = (trident.LAYOUT, clam.LAYOUT)
+"""Every layout, the more particular before the more general."""
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+def tools() -> str:
+    """The tools whose files are read, in words."""
+    names = list(dict.fromkeys(layout.tool for layout in LAYOUTS))
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
