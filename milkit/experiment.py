@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from milkit import config
 from milkit.data.cohort import Cohort
+from milkit.data.covariates import Categorical, Numeric
 from milkit.data.datasets import Classic
 from milkit.data.memory import InMemory
 from milkit.data.protocol import LabelBudget
@@ -173,7 +174,8 @@ def allowed_types() -> dict[str, type]:
     """Every class that a config file may name: the allow-list of `milkit.config.from_json`."""
     unions = (Data, SplitProtocol, Model, Task, Optimizer)
     classes = [c for union in unions for c in config.members(union)]
-    return {c.__name__: c for c in [*classes, Train, LabelBudget, *SEARCH_PARTS, Experiment] if c is not InMemory}
+    parts = [Train, LabelBudget, *SEARCH_PARTS, Numeric, Categorical, Experiment]
+    return {c.__name__: c for c in [*classes, *parts] if c is not InMemory}
 
 
 def field_types() -> dict[str, Any]:

@@ -73,6 +73,7 @@ def streamed(study: Study, positions: bool) -> Streamed:
         reader=Reader(study, coords=known),
         lengths=jnp.asarray(study.lengths, jnp.int32),
         target=jnp.asarray(target, jnp.int32 if target.ndim == 1 else jnp.float32),
+        covariates=None if study.covariates is None else study.covariates.values,
     )
 
 

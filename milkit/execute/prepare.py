@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from milkit.data.batches import ladder, train_layout
+from milkit.data.covariates import affine
 from milkit.data.protocol import Plan, Split
 from milkit.data.protocol.labels import FewLabels, few_label_splits
 from milkit.data.study import Study
 from milkit.errors import ConfigError, DataError
 from milkit.execute.chunking import instances_at_once
+from milkit.execute.inputs import check_inputs
 from milkit.execute.memory import Memory, check_fits, memory_of, stream_engine, streamed
 from milkit.execute.spreading import GROUP_BYTES, default_width, spread_of
 from milkit.experiment import Experiment
@@ -140,7 +142,8 @@ class Prepared:
 
     def first_state(self, program: int, group: Group) -> RunState:
         """The states of a program's runs before the first epoch."""
-        return start(self.engine, self.experiment.model, self.study.features, self.out_features, group)
+        model, study = self.experiment.model, self.study
+        return start(self.engine, model, study.features, self.out_features, group, covariates=study.covariate_count)
 
     def group(self, program: int) -> Group:
         """The runs of a program as arrays; the last program is filled up with dummies, so that all have one width."""
@@ -167,6 +170,8 @@ def prepare(experiment: Experiment) -> Prepared:
         MilkitError: whatever is wrong with table, features, folds or configuration, before any training.
     """
     study = experiment.data.load(experiment.task, experiment.unit)
+    for variant in variants(experiment):
+        check_inputs(variant.model, study)
     measured = measured_unit(study, getattr(experiment.data, "slide_labels", False))
     plan = experiment.protocol.plan(study, experiment.task)
     train = experiment.train
@@ -198,10 +203,11 @@ def lay_out(
     runs = _runs(splits, experiment.seeds, width)
     loss = tuple(loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits)
     scalers = _scalers(study, splits) if train.standardise else [(None, None)] * len(splits)
+    besides = [(None, None) if study.covariates is None else affine(study.covariates, s.train) for s in splits]
     engine = _engine(experiment, study, plan, width, data)
     hyper = tuple(
-        Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params)
-        for split, (shift, inverse), params in zip(splits, scalers, loss, strict=True)
+        Hyper(_rates(train, engine.layout.updates(split.train, train.accumulate)), shift, inverse, params, *beside)
+        for split, (shift, inverse), params, beside in zip(splits, scalers, loss, besides, strict=True)
     )
     judge = None if experiment.optimistic is None else engine.judging(experiment.optimistic)
     return Prepared(experiment, study, plan, runs, width, engine, judge, hyper, loss, measured, few)
@@ -252,6 +258,7 @@ def pack(study: Study) -> Packed:
         offsets=jnp.asarray(offsets, jnp.int32),
         lengths=jnp.asarray(study.lengths, jnp.int32),
         target=jnp.asarray(target, jnp.int32 if target.ndim == 1 else jnp.float32),
+        covariates=None if study.covariates is None else jnp.asarray(study.covariates.values),
     )
 
 
@@ -292,7 +299,7 @@ def _engine(
     )
     out_features = task.out_features(len(study.targets.names))
     setup = Setup(
-        graph=graph_of(model, study.features, out_features),
+        graph=graph_of(model, study.features, out_features, study.covariate_count),
         train=train,
         task=task,
         loss=loss.fn,

@@ -82,7 +82,8 @@ def _held(experiment: Experiment, study: Study) -> int:
 def _sizes(experiment: Experiment, study: Study) -> tuple[int, int]:
     """Of one run: the number of parameters, and the bytes of parameters, gradient and optimiser state."""
     outputs = experiment.task.out_features(len(study.targets.names))
-    start = partial(initial_state, experiment.model, study.features, outputs, experiment.train)
+    sizes, beside = (study.features, outputs), study.covariate_count
+    start = partial(initial_state, experiment.model, *sizes, experiment.train, covariates=beside)
     state: Any = jax.eval_shape(start, jax.random.key(0))
     kept = jax.tree.leaves((state.params, state.params, state.optimizer, state.gradient))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -76,7 +76,7 @@ def _experiment(run: Finished, trust_source: bool, data: InMemory | None) -> Exp
         if data is not None:
             raise ConfigError(f"{file} names its data ({stated['data']['type']}); data= is for studies in memory.")
         return Experiment(data=config.from_json(stated["data"], allowed, f"{file}, data"), **built)
-    absent = Absent((), (), str(stated["data"].get("name", "")), stated["data"])
+    absent = Absent((), (), str(stated["data"].get("name", "")), said=stated["data"])
     return Experiment(data=absent if data is None else data, **built)
 
 

@@ -45,9 +45,10 @@ class LongBags(Bags):
         mask: Bool[Array, "b n"],
         at_once: int,
         coords_um: Float[Array, "b n 2"] | None = None,
+        covariates: Float[Array, "b v"] | None = None,
     ):
         values = {"read": read, "rows": rows, "mask": mask, "at_once": at_once, "coords_um": coords_um}
-        for name, value in {**values, "neighbours": None}.items():
+        for name, value in {**values, "neighbours": None, "covariates": covariates}.items():
             object.__setattr__(self, name, value)  # its base is frozen
 
     @property
@@ -59,7 +60,12 @@ class LongBags(Bags):
         """The same bags with features of another type."""
         read = self.read
         return LongBags(
-            lambda rows, mask: read(rows, mask).astype(dtype), self.rows, self.mask, self.at_once, self.coords_um
+            lambda rows, mask: read(rows, mask).astype(dtype),
+            self.rows,
+            self.mask,
+            self.at_once,
+            self.coords_um,
+            self.covariates,
         )
 
 

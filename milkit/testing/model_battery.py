@@ -9,6 +9,8 @@ message that opens with the contract it found broken. `CHECKS` names them, for a
 A config may declare, as class attributes or properties:
     position_aware (bool): the order or position of instances may matter; False if absent.
     min_instances (int): no bag smaller than this is given; 1 if absent.
+    takes_covariates (bool): it reads what the table says of a bag, and `build` is told how many numbers that are
+        (`covariates=v`); False if absent.
     no_gradient (collection of str): paths of parameters, such as "pool/score/bias", that cannot matter.
 """
 
@@ -27,12 +29,15 @@ from flax import nnx
 from milkit.testing.subject import (
     GARBAGE,
     Subject,
+    alone,
     bag_losses,
     batch_of,
     expect_close,
     expect_finite,
     instances_of,
+    reordered,
     subject,
+    takes_covariates,
     with_padding,
 )
 from milkit.types import Bags, Output
@@ -112,10 +117,8 @@ def check_one_by_one(config: Any, in_features: int, out_features: int) -> None:
     bags = s.bags()
     together = s.forward(s.state, bags)
     for i, rows in _each(bags.mask):
-        alone = s.forward(
-            s.state, jax.tree.map(lambda a, i=i, rows=rows: jnp.asarray(np.asarray(a)[i : i + 1, rows]), bags)
-        )
-        got, want = instances_of(together, i, rows), instances_of(alone, 0, np.arange(len(rows)))
+        by_itself = s.forward(s.state, alone(bags, i, rows))
+        got, want = instances_of(together, i, rows), instances_of(by_itself, 0, np.arange(len(rows)))
         expect_close("A batch equals its bags one by one", f"bag {i}", got, want)
 
 
@@ -130,8 +133,7 @@ def check_permutation(config: Any, in_features: int, out_features: int) -> None:
     bags = s.bags()
     b, n = bags.mask.shape
     order = np.stack([np.random.default_rng(i).permutation(n) for i in range(b)])
-    mixed = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[np.arange(b)[:, None], order]), bags)
-    before, after = s.forward(s.state, bags), s.forward(s.state, mixed)
+    before, after = s.forward(s.state, bags), s.forward(s.state, reordered(bags, order))
     for i, rows in _each(bags.mask):
         places = np.argsort(order[i])[rows]  # where each real instance went; padding is now in between
         got, want = instances_of(after, i, places), instances_of(before, i, rows)
@@ -326,6 +328,33 @@ def check_fits(config: Any, in_features: int, out_features: int) -> None:
         raise AssertionError(f"A model fits 8 easy bags: {wrong} of 8 are wrong after 300 steps.")
 
 
+def check_covariates(config: Any, in_features: int, out_features: int) -> None:
+    """What the table says of a bag changes that bag's logits, each number of it, and no other bag's.
+
+    All parameters are moved a little first, so that gates which start at zero are open. For a model that takes no
+    covariates there is nothing to check.
+    """
+    if not takes_covariates(config):
+        return
+    s = subject(config, in_features, out_features)
+    bags, noise = s.bags(), np.random.default_rng(1)
+    state = jax.tree.map(
+        lambda p: jnp.asarray(np.asarray(p) + 0.05 * noise.normal(size=p.shape), p.dtype)
+        if jnp.issubdtype(p.dtype, jnp.floating) else p,
+        s.state,
+    )  # fmt: skip
+    before, contract = np.asarray(s.forward(state, bags).logits), "Covariates are read"
+    for j in range(bags.covariates.shape[1]):
+        moved = dataclasses.replace(bags, covariates=bags.covariates.at[1, j].add(2.0))
+        gap = np.abs(np.asarray(s.forward(state, moved).logits) - before).max(1)
+        if not gap[1] > 1e-6:
+            raise AssertionError(f"{contract}: changing number {j} of bag 1 leaves its logits as they were.")
+        if gap[[0, 2]].max() > 1e-6:
+            raise AssertionError(
+                f"{contract}: changing number {j} of bag 1 changes other bags by {gap[[0, 2]].max():.3g}."
+            )
+
+
 CHECKS: dict[str, Check] = {
     "config": check_config,
     "signature": check_signature,
@@ -341,6 +370,7 @@ CHECKS: dict[str, Check] = {
     "gradients": check_gradients,
     "randomness": check_randomness,
     "fits": check_fits,
+    "covariates": check_covariates,
 }
 """All checks by name; each takes (config, in_features, out_features)."""
 

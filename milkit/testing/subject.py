@@ -15,6 +15,7 @@ from flax import nnx
 from milkit.types import Bags, Batch, Output
 
 LENGTHS = (6, 2, 6)  # instances of the battery's bags: unequal, so that every batch has padding
+COVARIATES = 3  # of the battery's bags, for a model that takes some
 GARBAGE = 30.0  # what padding may hold without changing anything; far from the features, which are N(0, 1)
 
 
@@ -52,7 +53,13 @@ class Subject:
         sizes = [max(n, smallest) for n in lengths]
         x = [rng.normal(size=(n, self.in_features)).astype(np.float32) for n in sizes]
         cells = [rng.permutation(n + 3)[:n] for n in sizes]
-        return Bags.of(x, [np.stack([c % 3, c // 3], 1).astype(np.float32) * 256 for c in cells])
+        beside = rng.normal(size=(len(x), COVARIATES)).astype(np.float32) if takes_covariates(self.config) else None
+        return Bags.of(x, [np.stack([c % 3, c // 3], 1).astype(np.float32) * 256 for c in cells], beside)
+
+
+def takes_covariates(config: Any) -> bool:
+    """Whether a model reads what the table says of a bag."""
+    return bool(getattr(config, "takes_covariates", False))
 
 
 def subject(config: Any, in_features: int, out_features: int) -> Subject:
@@ -65,10 +72,12 @@ def subject(config: Any, in_features: int, out_features: int) -> Subject:
 
 
 def _make(config: Any, in_features: int, out_features: int) -> Subject:
-    def build(key: Any) -> Any:
-        return nnx.split(config.build(in_features, out_features, rngs=nnx.Rngs(key)))
+    beside = {"covariates": COVARIATES} if takes_covariates(config) else {}
 
-    graph = nnx.split(nnx.eval_shape(lambda: config.build(in_features, out_features, rngs=nnx.Rngs(0))))[0]
+    def build(key: Any) -> Any:
+        return nnx.split(config.build(in_features, out_features, rngs=nnx.Rngs(key), **beside))
+
+    graph = nnx.split(nnx.eval_shape(lambda: config.build(in_features, out_features, rngs=nnx.Rngs(0), **beside)))[0]
     initial = jax.jit(lambda key: build(key)[1])  # op by op it takes many times as long
 
     @jax.jit
@@ -116,6 +125,24 @@ def with_padding(bags: Bags, extra: int, fill: float) -> Bags:
 
     xy = None if bags.coords_um is None else pad(bags.coords_um)
     return dataclasses.replace(bags, x=pad(bags.x), mask=jnp.asarray(mask), coords_um=xy)
+
+
+def alone(bags: Bags, i: int, rows: Any) -> Bags:
+    """Bag i by itself, without padding; `rows` are its instances."""
+    one: Bags = jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a)[i : i + 1, rows]), dataclasses.replace(bags, covariates=None)
+    )
+    beside = None if bags.covariates is None else bags.covariates[i : i + 1]
+    return dataclasses.replace(one, covariates=beside)
+
+
+def reordered(bags: Bags, order: Any) -> Bags:
+    """The same bags with their rows in another order, [b, n]."""
+    rows = np.arange(len(order))[:, None]
+    mixed: Bags = jax.tree.map(
+        lambda a: jnp.asarray(np.asarray(a)[rows, order]), dataclasses.replace(bags, covariates=None)
+    )
+    return dataclasses.replace(mixed, covariates=bags.covariates)
 
 
 def instances_of(output: Output, i: int, rows: Any) -> dict[str, Any]:

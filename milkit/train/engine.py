@@ -53,10 +53,12 @@ def run_key(seed: int, *numbers: int) -> jax.Array:
     return key
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def initialise(model: Any, in_features: int, out_features: int, train: Any, keys: jax.Array) -> RunState:
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def initialise(
+    model: Any, in_features: int, out_features: int, train: Any, covariates: int, keys: jax.Array
+) -> RunState:
     """States of several runs before their first step; jitted, as eager initialisation takes seconds."""
-    start = partial(initial_state, model, in_features, out_features, train)
+    start = partial(initial_state, model, in_features, out_features, train, covariates=covariates)
     return jax.vmap(start)(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
 
 

@@ -10,9 +10,11 @@ from milkit.train.engine import Engine, EpochLog, Group, initialise
 from milkit.train.state import RunState
 
 
-def start(engine: Engine, model: object, in_features: int, out_features: int, group: Group) -> RunState:
+def start(
+    engine: Engine, model: object, in_features: int, out_features: int, group: Group, *, covariates: int = 0
+) -> RunState:
     """States of a group before the first epoch; dummies are finished from the start."""
-    state = initialise(model, in_features, out_features, engine.setup.train, group.keys)
+    state = initialise(model, in_features, out_features, engine.setup.train, covariates, group.keys)
     return state._replace(finished=jnp.asarray(~group.active))
 
 

@@ -55,13 +55,24 @@ class RunState(NamedTuple):
     failed_bag: Any
 
 
-def graph_of(model: Any, in_features: int, out_features: int) -> Graph:
+def build(model: Any, in_features: int, out_features: int, covariates: int, rngs: nnx.Rngs) -> Any:
+    """A model's module. Only one that is to read covariates is told how many there are."""
+    beside = {"covariates": covariates} if covariates else {}
+    return model.build(in_features, out_features, rngs=rngs, **beside)
+
+
+def graph_of(model: Any, in_features: int, out_features: int, covariates: int = 0) -> Graph:
     """The static part of a model's module, found without computing anything.
+
+    Args:
+        model: its configuration.
+        in_features, out_features: features of an instance, and logits.
+        covariates: numbers that the table gives of a bag; 0 where the model is shown none.
 
     Raises:
         ConfigError: the module keeps random state of its own, or does not return what the contract says.
     """
-    abstract = nnx.eval_shape(lambda: model.build(in_features, out_features, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: build(model, in_features, out_features, covariates, nnx.Rngs(0)))
     name = type(model).__name__
     if jax.tree.leaves(nnx.state(abstract, nnx.RngState)):
         raise ConfigError(
@@ -73,7 +84,8 @@ def graph_of(model: Any, in_features: int, out_features: int) -> Graph:
     n = max(2, getattr(model, "min_instances", 1))
 
     def one_batch(params: Any, buffers: Any) -> Output:
-        bags = Bags(jnp.zeros((2, n, in_features)), jnp.ones((2, n), bool), jnp.zeros((2, n, 2)))
+        beside = jnp.zeros((2, covariates)) if covariates else None
+        bags = Bags(jnp.zeros((2, n, in_features)), jnp.ones((2, n), bool), jnp.zeros((2, n, 2)), covariates=beside)
         return forward(graph, params, buffers, bags, None)[0]
 
     output = jax.eval_shape(one_batch, params, buffers)
@@ -91,16 +103,20 @@ def graph_of(model: Any, in_features: int, out_features: int) -> Graph:
     return graph
 
 
-def initial_arrays(model: Any, in_features: int, out_features: int, key: Key[Array, ""]) -> tuple[Any, Any]:
+def initial_arrays(
+    model: Any, in_features: int, out_features: int, key: Key[Array, ""], covariates: int = 0
+) -> tuple[Any, Any]:
     """Fresh parameters and buffers of one run."""
-    module = model.build(in_features, out_features, rngs=nnx.Rngs(key))
+    module = build(model, in_features, out_features, covariates, nnx.Rngs(key))
     parts: Any = nnx.split(module, nnx.Param, ...)
     return parts[1], parts[2]
 
 
-def initial_state(model: Any, in_features: int, out_features: int, train: Train, key: Key[Array, ""]) -> RunState:
+def initial_state(
+    model: Any, in_features: int, out_features: int, train: Train, key: Key[Array, ""], covariates: int = 0
+) -> RunState:
     """The state of one run before its first step."""
-    params, buffers = initial_arrays(model, in_features, out_features, key)
+    params, buffers = initial_arrays(model, in_features, out_features, key, covariates)
     zero = jnp.zeros((), jnp.int32)
     return RunState(
         params=params,

@@ -24,6 +24,7 @@ class Packed(NamedTuple):
         offsets: first row of each bag, [B].
         lengths: instances of each bag, [B].
         target: of each bag, see `milkit.task`.
+        covariates: of each bag, [B, v] as the table has them, NaN where missing; or None.
     """
 
     x: Any
@@ -31,6 +32,7 @@ class Packed(NamedTuple):
     offsets: Any
     lengths: Any
     target: Any
+    covariates: Any = None
 
 
 class Hyper(NamedTuple):
@@ -40,12 +42,15 @@ class Hyper(NamedTuple):
         rate: the optimiser's continuous choices.
         shift, inverse_scale: affine map of the features, [d] (of the run's own training part), or None.
         loss: the loss's per-run arrays (class weights, time cuts, target scale).
+        covariate_shift, covariate_inverse: affine map of the covariates, [v] (likewise), or None.
     """
 
     rate: optim.Rates
     shift: Any
     inverse_scale: Any
     loss: Any
+    covariate_shift: Any = None
+    covariate_inverse: Any = None
 
 
 class Setup(NamedTuple):
@@ -102,9 +107,10 @@ def gather(
     xy = None
     if data.coords_um is not None:
         xy = jnp.where(mask[..., None], jnp.take(data.coords_um, rows, axis=0, mode="clip"), 0.0)
+    beside = None if data.covariates is None else standardised(hyper, data.covariates[index], weight)
     if at_once is not None and length > at_once:
-        return LongBags(read, rows, mask, at_once, xy)
-    return Bags(read(rows, mask), mask, xy)
+        return LongBags(read, rows, mask, at_once, xy, beside)
+    return Bags(read(rows, mask), mask, xy, covariates=beside)
 
 
 def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
@@ -113,6 +119,12 @@ def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Fl
     if hyper.shift is not None:
         x = (x - hyper.shift) * hyper.inverse_scale
     return jnp.where(mask[..., None], x, 0.0)
+
+
+def standardised(hyper: Hyper, covariates: Float[Array, "b v"], weight: Float[Array, "b"]) -> Float[Array, "b v"]:
+    """Covariates scaled for a run; 0, the training part's mean, where they are missing, and for fillers."""
+    c = (covariates - hyper.covariate_shift) * hyper.covariate_inverse
+    return jnp.where(jnp.isnan(c) | (weight == 0)[:, None], 0.0, c)
 
 
 def drop_instances(key: Key[Array, ""], mask: Bool[Array, "b n"], rate: float) -> Bool[Array, "b n"]:

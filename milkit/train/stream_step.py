@@ -22,6 +22,7 @@ from milkit.train.step import (
     judge_epoch,
     keep_where,
     scaled,
+    standardised,
     step_key,
     step_on,
     subsample,
@@ -37,12 +38,14 @@ class Read(NamedTuple):
         coords_um: [b, n, 2] or None.
         lengths: instances of each bag, [b]; 0 for a filler.
         rows: of the study, [b].
+        covariates: as the table has them, [b, v], or None.
     """
 
     x: Num[Array, "b n d"]
     coords_um: Float[Array, "b n 2"] | None
     lengths: Int[Array, "b"]
     rows: Int[Array, "b"]
+    covariates: Float[Array, "b v"] | None = None
 
 
 def shown(train: Train, hyper: Hyper, read: Read, weight: Float[Array, "b"], key: Key[Array, ""] | None) -> Bags:
@@ -58,14 +61,15 @@ def shown(train: Train, hyper: Hyper, read: Read, weight: Float[Array, "b"], key
     if key is not None and train.instance_dropout > 0.0:
         mask = real = drop_instances(key, mask, train.instance_dropout)
     xy = None if read.coords_um is None else jnp.where(real[..., None], read.coords_um, 0.0)
+    beside = None if read.covariates is None else standardised(hyper, read.covariates, weight)
     at_once = train.instances_at_once
     if at_once is not None and read.x.shape[1] > at_once:
 
         def some(rows: Int[Array, "b m"], mask: Bool[Array, "b m"]) -> Float[Array, "b m d"]:
             return scaled(hyper, jnp.take_along_axis(read.x, rows[..., None], 1), mask)
 
-        return LongBags(some, place, mask, at_once, xy)
-    return Bags(scaled(hyper, read.x, real), mask, xy)
+        return LongBags(some, place, mask, at_once, xy, beside)
+    return Bags(scaled(hyper, read.x, real), mask, xy, covariates=beside)
 
 
 def subsampled(read: Read, most: int | None, key: Key[Array, ""]) -> Read:

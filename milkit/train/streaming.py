@@ -35,11 +35,13 @@ class Streamed(NamedTuple):
         reader: reads its bags ahead of use.
         lengths: instances of each bag, [B].
         target: of each bag, on the device, see `milkit.task`.
+        covariates: of each bag, [B, v] (numpy), NaN where missing; or None.
     """
 
     reader: Reader
     lengths: Any
     target: Any
+    covariates: Any = None
 
 
 class _Watch(NamedTuple):
@@ -229,8 +231,8 @@ class StreamEngine(Engine):
     def _to_device(self, block: Block) -> Read:
         index = np.zeros(block.wanted.size, np.int32)
         index[: len(block.wanted.bags)] = block.wanted.bags
-        x, xy, lengths, rows = jax.device_put((block.x, block.coords_um, block.lengths, index))
-        return Read(x, xy, lengths, rows)
+        beside = None if self.data.covariates is None else self.data.covariates[index]
+        return Read(*jax.device_put((block.x, block.coords_um, block.lengths, index, beside)))
 
 
 def _learning(state: RunState) -> np.ndarray:

@@ -40,7 +40,8 @@ def bags_to_bytes(data: InMemory) -> bytes:
                 head[name] = [str(array.dtype), list(array.shape)]
                 arrays[f"{i}/{name}"] = array.reshape(-1).view(np.uint8)
         heads.append(head)
-    said = {"name": data.name, "rows": [dict(row) for row in data.rows], "bags": heads}
+    beside = config.to_json(data.covariates)
+    said = {"name": data.name, "rows": [dict(row) for row in data.rows], "bags": heads, "covariates": beside}
     return save(arrays, {"milkit": json.dumps(said)})
 
 
@@ -59,7 +60,8 @@ def bags_from(file: Path) -> InMemory:
             ]
     except (SafetensorError, OSError) as error:
         raise RunFolderError(f"{file}, which hands the bags to another process, cannot be read ({error}).") from error
-    return InMemory(tuple(bags), tuple(said["rows"]), said["name"])
+    beside = config.from_json(said["covariates"], allowed_types(), f"{file}, covariates")
+    return InMemory(tuple(bags), tuple(said["rows"]), said["name"], beside)
 
 
 def _array(file: Any, key: str, head: list[Any]) -> np.ndarray:

@@ -113,7 +113,8 @@ def _compiled_for(
         rides = name in RIDING and bool(value)
         if name.startswith("model.") and isinstance(value, float) and value:
             a, b = (_with(family, name, rate) for rate in (PLACEHOLDER, OTHER))
-            leaves = rate_leaves(a.model, b.model, inside, outside) if a and b else ()  # type: ignore[arg-type]
+            models: Any = (a and a.model, b and b.model)
+            leaves = rate_leaves(*models, inside, outside, base.study.covariate_count) if a and b else ()
             rides = bool(leaves)
             rates += [(leaf, value) for leaf in leaves]
         if rides:
@@ -140,17 +141,19 @@ def _with(experiment: Experiment, name: str, value: float) -> Experiment | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def rate_leaves(a: Any, b: Any, in_features: int, out_features: int) -> tuple[int, ...]:
+def rate_leaves(a: Any, b: Any, in_features: int, out_features: int, covariates: int = 0) -> tuple[int, ...]:
     """Leaves of the buffers that hold a dropout rate in which two configurations of a model differ.
 
     Empty unless that is all the difference: the same static module, the same parameters, and rates of `PLACEHOLDER` in
     one and of `OTHER` in the other.
     """
-    if hasattr(a, "objective") or graph_of(a, in_features, out_features) != graph_of(b, in_features, out_features):
+    sizes = (in_features, out_features, covariates)
+    if hasattr(a, "objective") or graph_of(a, *sizes) != graph_of(b, *sizes):
         return ()
     key = jax.random.key(0)
     (params, buffers), other = (
-        jax.jit(initial_arrays, static_argnums=(0, 1, 2))(model, in_features, out_features, key) for model in (a, b)
+        jax.jit(initial_arrays, static_argnums=(0, 1, 2, 4))(model, in_features, out_features, key, covariates)
+        for model in (a, b)
     )
     if not _same(params, other[0]):
         return ()

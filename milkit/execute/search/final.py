@@ -157,5 +157,5 @@ def _weights(out: Path, selection: str, kept: Sequence[Kept], width: int) -> dic
 
 def _arrays(family: Family) -> dict[str, Any]:
     model, inside, outside = family.experiment.model, family.study.features, family.out_features
-    params, buffers = initial_arrays(model, inside, outside, jax.random.key(0))
+    params, buffers = initial_arrays(model, inside, outside, jax.random.key(0), family.study.covariate_count)
     return {"params": params, "buffers": buffers}
