@@ -1,8 +1,5 @@
 """The cohort table: a CSV of slides and patients, read as text, checked row by row."""
 
-import csv
-import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from milkit.data.targets import is_missing
+from milkit.data.text import parse, read_text
 from milkit.data.where import Where, did_you_mean
 from milkit.errors import CohortError
 
@@ -79,12 +77,14 @@ def read_cohort(
             few cells, no rows, two columns that could be meant, a missing or a duplicate id.
     """
     path = Path(path).expanduser()
-    text, digest = _text(path)
-    header, rows, lines = _parse(text, str(path))
-    cells = {name: np.array([row[i] for row in rows], np.str_) for i, name in enumerate(header) if name}
-    unnamed = tuple(f"{path.name}: a column without a name is not read" for name in header if not name)
+    text, digest = read_text(path, "cohort table", CohortError)
+    table = parse(text, str(path), CohortError)
+    if not table.rows:
+        raise CohortError(f"{path}: the table is empty; expected a header and one row a slide.")
+    cells = {name: np.array([row[i] for row in table.rows], np.str_) for i, name in enumerate(table.header) if name}
+    unnamed = tuple(f"{path.name}: a column without a name is not read" for name in table.header if not name)
     names = {"slide": slide, "patient": patient, "site": site, "cohort": cohort}
-    return table_of(str(path), cells, np.array(lines), **names, notes=unnamed, digest=digest)
+    return table_of(str(path), cells, np.array(table.lines), **names, notes=unnamed, digest=digest)
 
 
 def table_of(
@@ -146,68 +146,6 @@ def _notes(found: Mapping[str, str], ids: np.ndarray, cells: Mapping[str, np.nda
 def _filled(cells: np.ndarray) -> np.ndarray:
     """The cells with "" in place of every word for "unknown"."""
     return np.where(is_missing(cells), "", cells)
-
-
-def _text(path: Path) -> tuple[str, str]:
-    """The file's text and its sha256."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise CohortError(f"No cohort table at {path}; the folder is {Path.cwd()}.") from None
-    except OSError as error:
-        raise CohortError(f"The cohort table {path} cannot be read: {error.strerror or error}.") from None
-    if raw[:4] == b"PK\x03\x04" or raw[:4] == b"\xd0\xcf\x11\xe0":
-        raise CohortError(f"{path} is a spreadsheet, not text; save it as CSV (UTF-8) and give that file.")
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise CohortError(f"{path} is UTF-16 text; save it as CSV in UTF-8.")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise CohortError(f"{path}, line {line}: not UTF-8 text; save the table as CSV in UTF-8.") from None
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise CohortError(f"{path}, line {line}: holds a zero byte; this is no CSV text, or a damaged one.")
-    return text, hashlib.sha256(raw).hexdigest()
-
-
-def _parse(text: str, file: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Header, rows and the line each row begins on; blank lines are skipped."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text), strict=True)
-    header: list[str] = []
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    begins = 1
-    try:
-        for row in reader:
-            row, line, begins = [cell.strip() for cell in row], begins, reader.line_num + 1
-            if not any(row) and len(row) < 2:
-                continue
-            if not header:
-                header = row
-                continue
-            if len(row) != len(header):
-                raise CohortError(
-                    f"{file}, line {line}: {len(row)} cells, but the header names {len(header)} columns "
-                    f"({header}). Quote cells that hold the separator {reader.dialect.delimiter!r}."
-                )
-            rows.append(row)
-            lines.append(line)
-    except csv.Error as error:
-        raise CohortError(f"{file}, line {begins}: not valid CSV ({error}); check its quotes.") from None
-    if not rows:
-        raise CohortError(f"{file}: the table is empty; expected a header and one row a slide.")
-    twice = [name for name, count in Counter(header).items() if name and count > 1]
-    if twice:
-        raise CohortError(f"{file}, line 1: the header names column {twice[0]!r} more than once; rename one.")
-    return header, rows, lines
-
-
-def _separator(text: str) -> str:
-    """Of comma, semicolon and tab the one that stands most often in the header, outside quotes."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    bare = re.sub(r'"[^"]*"', "", first)
-    return max(",;\t", key=bare.count)
 
 
 def _column(role: str, name: str, cells: Mapping[str, np.ndarray], file: str) -> str:
