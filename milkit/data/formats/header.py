@@ -1,8 +1,7 @@
 """What is known of a slide's feature file without reading its features; and reading HDF5 that others wrote."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
+from milkit.data.formats.guard_hdf5 import opened
 from milkit.errors import DataError
 
 Unit = Literal["px", "um", "grid", ""]
@@ -56,36 +56,6 @@ class Header:
     label: str | None = None
     said: Mapping[str, Any] = field(default_factory=dict)
     sample: str = ""
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file for reading, closed afterwards: no handle lives long enough to be shared by a fork.
-
-    Raises:
-        DataError: a file that is missing, cut short, or no HDF5; or one whose content cannot be read.
-    """
-    try:
-        # no lock: the tool that wrote the file is done, and locks fail on much network storage
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(_why(path, error)) from error
-
-
-def _why(path: Path, error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, PermissionError):
-        return f"{path} may not be read by this user ({error.strerror or error}); ask its owner."
-    if not path.exists():
-        return f"{path} is gone; it was there when the folder was opened."
-    if path.stat().st_size == 0:
-        return f"{path} is an empty file; make it anew, or remove it."
-    if "truncated file" in text or "bad object header" in text or "addr overflow" in text:
-        return f"{path} is half-written or cut short; make or copy it anew, or remove it."
-    if "signature not found" in text:
-        return f"{path} is not an HDF5 file, or a half-written one; make or copy it anew, or remove it."
-    return f"{path} cannot be read, it is damaged or half-written ({text}); make or copy it anew, or remove it."
 
 
 def attributes(data: h5py.Dataset | None) -> dict[str, Any]:
