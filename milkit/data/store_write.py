@@ -26,6 +26,8 @@ FORMAT_VERSION = 2
 StoreDtype = Literal["float16", "float32", "bfloat16"]
 BLOCK_BYTES = 16 * 2**20
 """How much is copied, hashed or scanned at a time."""
+LIBVER = ("earliest", "v110")
+"""Versions of the file format that a store keeps to, so that older HDF5 libraries read it."""
 _FLOAT16_MAX = 65504.0
 
 
@@ -45,7 +47,7 @@ def value_dtype(name: str) -> np.dtype:
 
 def write_store(
     path: str | Path,
-    bags: Iterable[Bag],
+    bags: Iterable[Any],
     *,
     dtype: StoreDtype = "float16",  # what encoders run in; halves disk and transfer
     encoder: str | None = None,
@@ -64,7 +66,7 @@ def write_store(
 
     Args:
         path: the file to write, usually `.h5`; its folder is made where it is missing.
-        bags: ids unique and not blank; `x` [n, d] finite, n >= 1, one d for all; `coords_um` [n, 2] in
+        bags: of `milkit.Bag`; ids unique and not blank; `x` [n, d] finite, n >= 1, one d for all; `coords_um` [n, 2] in
             micrometres for all bags or for none, and so `coords_px`; `mpp` and `tile_um` are kept bag by bag.
         dtype: of the features on disk.
         encoder: name of the encoder that made the features, with its version.
@@ -84,7 +86,7 @@ def write_store(
     path = Path(path).expanduser()
     if dtype not in ("float16", "float32", "bfloat16"):
         raise DataError(f"dtype={dtype!r}; a store holds float16, float32 or bfloat16.")
-    attrs = _attributes(dtype, encoder, mpp, tile_um, tile_px, provenance)
+    attrs = store_attributes(dtype, encoder, mpp, tile_um, tile_px, provenance)
     _refuse_existing(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def write_store(
         _refuse_existing(path, overwrite)
         with _disk_errors(path):
             os.replace(work / "store.h5", path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return path
@@ -133,7 +135,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
         raise DataError(f"{path} is there already; give overwrite=True to replace it, or another name.")
 
 
-def _attributes(
+def store_attributes(
     dtype: str,
     encoder: str | None,
     mpp: float | None,
@@ -141,6 +143,7 @@ def _attributes(
     tile_px: int | None,
     provenance: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    """Attributes of a store's file but `content_sha256`; raises where sizes contradict each other."""
     sizes = {"mpp": mpp, "tile_um": tile_um, "tile_px": tile_px}
     for name, value in sizes.items():
         if value is not None and not (np.isfinite(value) and value > 0):
@@ -184,7 +187,7 @@ class _Spool:
     seen: set[str] = field(default_factory=set)
     hashes: tuple[Any, Any, Any] = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256(), hashlib.sha256()))
 
-    def add(self, bag: Bag) -> None:
+    def add(self, bag: Any) -> None:
         """Check one bag and append it."""
         bag = as_bag(bag, len(self.ids))
         before, first = (self.ids[-1], self.ids[0]) if self.ids else ("", "")
@@ -193,7 +196,7 @@ class _Spool:
             raise DataError(f"Bag {bag.id!r} is given twice; ids must be unique.")
         x = bag.x
         check_features(bag.id, x, first, self.width)
-        packed = _packed(bag.id, x, self.dtype)
+        packed = as_stored(bag.id, x, self.dtype)
         coords = self._checked(bag, "coords_um", "<f4")
         pixels = self._checked(bag, "coords_px", "<i8")
         self.hashes[0].update(packed)
@@ -240,7 +243,7 @@ def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
         left = left[file.write(left) :]
 
 
-def _packed(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
+def as_stored(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
     """The features as they go to disk; raises where they do not fit."""
     if x.dtype == value_dtype(dtype):
         return np.ascontiguousarray(x).view(disk_dtype(dtype))
@@ -279,39 +282,80 @@ def content_digest(
 def _write_hdf5(path: Path, spool: _Spool, attrs: Mapping[str, Any]) -> None:
     if not spool.ids:
         raise DataError("There is no bag to write; a store holds at least one.")
-    offsets = np.concatenate([[0], np.cumsum(spool.lengths)]).astype(np.int64)
-    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
-        file.attrs.update(attrs)
-        _copy(spool.features, file, "features", (int(offsets[-1]), spool.width), disk_dtype(spool.dtype))
-        if spool.has["coords_um"]:
-            _copy(spool.coords, file, "coords_um", (int(offsets[-1]), 2), np.dtype("<f4"))
-        if spool.has["coords_px"]:
-            _copy(spool.pixels, file, "coords_px", (int(offsets[-1]), 2), np.dtype("<i8"))
-        for name, values in spool.sizes.items():
-            file.create_dataset(name, data=values)
-        if not spool.has["coords_px"] and not spool.sizes:
-            file.attrs["format_version"] = 1  # which older versions of milkit read
-        file.create_dataset("offsets", data=offsets)
-        file.create_dataset("bag_ids", data=spool.ids, dtype=h5py.string_dtype("utf-8"))
-        digests = [h.hexdigest() for h in spool.hashes[: 3 if spool.has["coords_px"] else 2]]
-        file.attrs["content_sha256"] = content_digest(digests, offsets, spool.ids, list(spool.sizes.values()))
-    _sync(path)
+    shape, dtype = (sum(spool.lengths), spool.width), disk_dtype(spool.dtype)
+    positions = {"coords_um": spool.coords, "coords_px": spool.pixels}
+    with h5py.File(path, "w", libver=LIBVER) as file:
+        lay_out_features(file, shape, dtype)
+        _fill(spool.features, file["features"])
+        write_rest(
+            file,
+            attrs,
+            spool.ids,
+            spool.lengths,
+            {name: spooled for name, spooled in positions.items() if spool.has[name]},
+            spool.sizes,
+            [h.hexdigest() for h in spool.hashes[: 3 if spool.has["coords_px"] else 2]],
+        )
+    sync(path)
 
 
-def _copy(spooled: io.RawIOBase, file: h5py.File, name: str, shape: tuple[int, int], dtype: np.dtype) -> None:
+def lay_out_features(file: h5py.File, shape: tuple[int, int], dtype: np.dtype) -> None:
+    """Make the features' dataset: no chunks, no filter and its place in the file fixed, so it can be memory-mapped."""
+    kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    kind.set_layout(h5py.h5d.CONTIGUOUS)
+    kind.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    kind.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # every byte of it is written later
+    file.create_dataset("features", shape, dtype, dcpl=kind)
+
+
+def write_rest(
+    file: h5py.File,
+    attrs: Mapping[str, Any],
+    ids: Sequence[str],
+    lengths: Sequence[int],
+    positions: Mapping[str, io.RawIOBase],
+    sizes: Mapping[str, np.ndarray],
+    digests: Sequence[str],
+) -> str:
+    """Write all of a store but its features; returns the digest of its content.
+
+    Args:
+        file: a store that holds features.
+        attrs: of the file.
+        ids: of the bags.
+        lengths: instances of each.
+        positions: flat files of `coords_um` (float32) and `coords_px` (int64), those that the store holds.
+        sizes: float64 [B] arrays, in their order.
+        digests: of features, coords_um and, where the store has them, coords_px.
+    """
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    file.attrs.update(attrs)
+    for name, spooled in positions.items():
+        kind = np.dtype("<f4" if name == "coords_um" else "<i8")
+        _fill(spooled, file.create_dataset(name, (int(offsets[-1]), 2), kind))
+    for name, values in sizes.items():
+        file.create_dataset(name, data=values)
+    if "coords_px" not in positions and not sizes:
+        file.attrs["format_version"] = 1  # which older versions of milkit read
+    file.create_dataset("offsets", data=offsets)
+    file.create_dataset("bag_ids", data=list(ids), dtype=h5py.string_dtype("utf-8"))
+    digest = content_digest(digests, offsets, ids, list(sizes.values()))
+    file.attrs["content_sha256"] = digest
+    return digest
+
+
+def _fill(spooled: io.RawIOBase, data: h5py.Dataset) -> None:
     """Copy a spooled flat file into a contiguous dataset, block by block."""
-    data = file.create_dataset(name, shape, dtype)  # no chunks, no filter: contiguous, so it can be memory-mapped
-    rows = max(1, BLOCK_BYTES // (shape[1] * dtype.itemsize))
+    rows = max(1, BLOCK_BYTES // (data.shape[1] * data.dtype.itemsize))
     spooled.seek(0)
-    for start in range(0, shape[0], rows):
-        stop = min(start + rows, shape[0])
-        block = np.empty((stop - start, shape[1]), dtype)
+    for start in range(0, data.shape[0], rows):
+        block = np.empty((min(start + rows, data.shape[0]) - start, data.shape[1]), data.dtype)
         if spooled.readinto(block.reshape(-1).view(np.uint8).data) != block.nbytes:
-            raise OSError(f"a spooled file of {name} lost bytes")
-        data[start:stop] = block
+            raise OSError(f"a spooled file of {data.name} lost bytes")
+        data[start : start + len(block)] = block
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Force a file, or a folder's entries, onto the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
