@@ -3,7 +3,9 @@
 Datasets: `features` [N, d] contiguous and uncompressed (float16, float32, or bfloat16 as uint16 bits),
 `offsets` int64 [B+1], `bag_ids` text [B], and where they are known `coords_um` float32 [N, 2] (top-left corner of
 each tile, x and y, micrometres), `coords_px` int64 [N, 2] (the same in pixels of level 0), `slide_mpp` float64 [B]
-(micrometres per pixel of level 0, NaN where unknown) and `slide_tile_um` float64 [B] (width of a tile in micrometres).
+(micrometres per pixel of level 0, NaN where unknown), `slide_tile_um` float64 [B] (width of a tile in micrometres) and
+`slide_tile_px` float64 [B] (the same in pixels of level 0, which `milkit pack` keeps where the mpp is not known).
+`milkit pack` adds `sources`, text (JSON, one a source file: name, bytes, sha256).
 Bag b is rows `offsets[b]:offsets[b + 1]`. The file's attributes are `format`, `format_version`, `milkit_version`,
 `dtype`, `encoder`, `mpp`, `tile_um`, `tile_px`, `provenance` (JSON) and `content_sha256`.
 """
@@ -53,6 +55,7 @@ class Store:
         coords_px: all positions in pixels of level 0, int64 [N, 2], or None.
         mpp: micrometres per pixel of level 0 of each bag, float64 [B], NaN where unknown; or None.
         tile_um: width of a tile of each bag in micrometres, likewise.
+        tile_level0_px: width of a tile of each bag in pixels of level 0, likewise.
         offsets: first row of each bag, and N; int64 [B+1].
     """
 
@@ -69,6 +72,7 @@ class Store:
     coords_px: np.ndarray | None = None
     mpp: np.ndarray | None = None
     tile_um: np.ndarray | None = None
+    tile_level0_px: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of bags."""
@@ -89,7 +93,9 @@ class Store:
         um = self.coords_um[rows] if self.coords_um is not None else None
         if um is None and px is not None and mpp is not None:
             um = (px * mpp).astype(np.float32)
-        tile_um = _known(self.tile_um, i) or self.provenance["tile_um"]
+        tile_um, tile_px = _known(self.tile_um, i) or self.provenance["tile_um"], _known(self.tile_level0_px, i)
+        if tile_um is None and tile_px is not None and mpp is not None:
+            tile_um = tile_px * mpp
         return Bag(bag_id, self.x[rows], um, px, tile_um, mpp)
 
     @property
@@ -149,7 +155,7 @@ class Store:
         Raises:
             DataError: what is wrong, and in which bag.
         """
-        open_store(self.path)
+        file = open_store(self.path)  # what the user said beside it is not its content
         if not deep:
             return
         digests = []
@@ -162,7 +168,7 @@ class Store:
                 digest.update(block.view(np.uint8).data)
                 self._check_finite(what, start, block)
             digests.append(digest.hexdigest())
-        sizes = [v for v in (self.mpp, self.tile_um) if v is not None]
+        sizes = [v for v in (file.mpp, file.tile_um, file.tile_level0_px) if v is not None]
         if content_digest(digests, self.offsets, self.ids, sizes) != self.provenance["sha256"]:
             raise DataError(f"{self.path} is damaged: its content is not what was written. Write the store anew.")
 
@@ -248,6 +254,7 @@ def _open(path: Path, file: h5py.File) -> Store:
         coords_px=_pixels(path, file, len(x)),
         mpp=_sizes(path, file, "slide_mpp", len(ids)),
         tile_um=_sizes(path, file, "slide_tile_um", len(ids)),
+        tile_level0_px=_sizes(path, file, "slide_tile_px", len(ids)),
     )
 
 
