@@ -29,8 +29,8 @@ def check_inputs(model: Any, study: Study) -> None:
     if takes and given is None:
         none = ", or set covariates='none' in the model" if isinstance(model, ABMIL) else ""
         raise ConfigError(
-            f"{name} as it is set here reads covariates, but {study.name!r} gives none. Name columns of its table, such "
-            f"as covariates=('age', 'sex'){none}."
+            f"{name} as it is set here reads covariates, but {study.name!r} gives none. Name columns of its table, "
+            f"such as covariates=('age', 'sex'){none}."
         )
     _check_sets(name, tuple(getattr(model, "sets", ())), study)
 

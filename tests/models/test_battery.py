@@ -27,6 +27,8 @@ OTHER_POOLING = [
 OTHER_PARAMETERS = [
     ABMIL(encoder=(), attention=8, gated=False, heads=3),
     ABMIL(encoder=NARROW, attention=8, dropout=0.25),
+    ABMIL(encoder=NARROW, attention=8, covariates="late"),
+    ABMIL(encoder=NARROW, attention=8, covariates="concatenate", fusion_layers=(8,), sets=(4, 2)),
     EmbeddingPooling(encoder=(), head=(8,), dropout=0.25),
     BagNetDS(NARROW, "mean", average="logits"),
 ]
