@@ -81,7 +81,7 @@ REFUSED = {
     "task=Regression(('a', 'a'))": "none twice",
     "protocol=KFold('5')": "protocol.folds is '5'; expected a whole number: write 5.",
     "protocol=KFold(group='hospital')": "protocol.group is 'hospital'; there is patient, site.",
-    "protocol=SavedFolds(3)": "protocol.path is 3; expected text.",
+    "protocol=SavedFolds(3)": "protocol.path is 3; expected text or a tuple of text.",
     "data=Cohort('c.csv', ['a.h5', 'b.h5'])": "expected text or a tuple of text: write ('a.h5', 'b.h5')",
     "data=Classic(1)": "data.name is 1; expected text.",
     # choices

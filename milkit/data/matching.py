@@ -2,6 +2,7 @@
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -18,6 +19,17 @@ def _without_suffix(name: str) -> str:
     return name
 
 
+def file_stem(name: str) -> str:
+    """A path without its folder and the extensions of files of slides and features; other dots stay."""
+    return _without_suffix(PurePosixPath(name.replace("\\", "/")).name)
+
+
+def as_number(name: str) -> str:
+    """The id that is left of an all-digit one when a program reads it as a number ("007" -> "7", "7.0"); else ""."""
+    match = re.fullmatch(r"0*([0-9]+)(\.0+)?", name, re.ASCII)
+    return match[1] if match else ""
+
+
 def _without_zeros(name: str) -> str:
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", name)
 
@@ -31,7 +43,7 @@ _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("dropping leading zeros (were the ids read as numbers somewhere?)", _without_zeros),
     (
         "all of: dropping folder, file extension and leading zeros, ignoring case",
-        lambda name: _without_zeros(_without_suffix(PurePosixPath(name.replace("\\", "/")).name)).casefold(),
+        lambda name: _without_zeros(file_stem(name)).casefold(),
     ),
 )
 
@@ -92,6 +104,26 @@ def without_extensions(rows: Sequence[str], slides: Sequence[str]) -> dict[str, 
         for name, wanted in asking.items()
         if len(wanted) == 1 and len(by_name.get(name, ())) == 1
     }
+
+
+def repairs(rows: Iterable[str], slides: Iterable[str]) -> tuple[dict[str, str], str]:
+    """Rows that would name a slide after a repair, with that slide, and what the repair is ("" where there is none).
+
+    The repair that mends most is taken, of equal ones the simplest; what could be meant in two ways is left alone.
+    """
+    left, right = list(rows), list(slides)
+    best: dict[str, str] = {}
+    how = ""
+    for what, repair in _REPAIRS:
+        by_name: dict[str, list[str]] = {}
+        for slide in right:
+            by_name.setdefault(repair(slide), []).append(slide)
+        asking = Counter(repair(row) for row in left)
+        pairs = {row: by_name[name][0] for row in left if len(by_name.get(name := repair(row), ())) == 1}
+        pairs = {row: slide for row, slide in pairs.items() if asking[repair(row)] == 1}
+        if len(pairs) > len(best):
+            best, how = pairs, what
+    return best, how
 
 
 def examples(ids: Sequence[str], count: int = 3) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from milkit.data.protocol.checks import finish
 from milkit.data.protocol.draws import draws_for
 from milkit.data.protocol.plan import Plan, Split
-from milkit.data.protocol.rng import Purpose, stream
+from milkit.data.protocol.validation import with_validation
 from milkit.data.study import Study
 from milkit.errors import ProtocolError
 from milkit.fields import check_fields
@@ -53,11 +53,9 @@ class GivenFolds:
         for given in chosen:
             role = np.asarray(given.role)
             train, held, test = (np.flatnonzero(role == name) for name in ("train", "validation", "test"))
-            if len(held) == 0 and len(train) > 0:
-                rng = stream(self.seed, given.repeat, given.fold, Purpose.VALIDATION)
-                held = draws.units.rows(draws.validation(draws.units.of_rows(train), self.validation, rng))
-                held = np.intersect1d(held, train)  # a patient with bags outside training gives those in it only
-            splits.append(Split(given.repeat, given.fold, 0, np.setdiff1d(train, held), held, test))
+            number = (given.repeat, given.fold)
+            train, held = with_validation(draws, train, held, self.validation, self.seed, number)
+            splits.append(Split(given.repeat, given.fold, 0, train, held, test))
         return finish(
             splits,
             study,

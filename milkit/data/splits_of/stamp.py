@@ -48,5 +48,5 @@ LAYOUT = SplitLayout(
     _read,
     whole=True,
     spoken='STAMP\'s splits.json: {"splits": [{"train_patients": [...], "test_patients": [...]}]}',
-    note="STAMP writes down no validation part: draw one with SavedFolds(..., validation=0.1), or keep the last epoch",
+    note="STAMP writes down no validation part: it draws one of each training part when it trains",
 )

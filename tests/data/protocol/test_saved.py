@@ -133,11 +133,12 @@ GOOD = HEAD + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"no column role and no column bag in the header \[\]"),
-        ("bag,fold\nb000,1\n", r"no column role in the header"),
-        ("bag,role,role\nb000,train,train\n", r"a column twice"),
+        ("", r"the file is empty\. Known are: milkit's folds\.csv"),
+        ("bag,weight\nb000,1\n", r"the header \['bag', 'weight'\] is of no split file that milkit knows\. Known are"),
+        ("bag,fold\nb000,1\n", r"column 'fold' holds the folds \[1\]; expected at least two"),
+        ("bag,role,role\nb000,train,train\n", r"line 1: the header names column 'role' more than once"),
         (HEAD, r"header but no row"),
-        (GOOD + "0,0,0,train\n", r"line 6: 4 cells; the header has 7"),
+        (GOOD + "0,0,0,train\n", r"line 6: 4 cells, but the header names 7 columns"),
         (GOOD.replace("test,b003,b003", "val,b003,b003"), r"line 5: role is 'val'; expected one of train, validation"),
         (GOOD.replace("0,0,0,test,b003", "0,x,0,test,b003"), r"line 5: fold is 'x'; expected a whole number from 0"),
         (GOOD.replace("0,0,0,test,b003", "0,0,-1,test,b003"), r"line 5: inner is '-1'"),
@@ -145,12 +146,12 @@ GOOD = HEAD + "".join(
             GOOD.replace("b003,b003", "b003,b000"),
             r"line 5: bag 'b003' is of patient 'b000', but of 'b003' in the study",
         ),
-        (GOOD + "0,0,0,test,b000,b000,patient\n", r"line 6: bag 'b000' has a role in this split already \(train\)"),
+        (GOOD + "0,0,0,test,b000,b000,patient\n", r"line 6: 'b000' has a role in this split already \(train, line 2\)"),
         (GOOD + "0,0,0,test,zzz,zzz,patient\n", r"1 bags are not in study 'toy': 'zzz' \(line 6\)"),
         (GOOD.replace("0,0,0,test,b003,b003,patient\n", ""), r"1 bags of study 'toy' have no role.*: b003"),
         (GOOD.replace("b003,patient", "b003,site"), r"grouped_by holds \['patient', 'site'\]"),
         (GOOD.replace(",patient\n", ",centre\n"), r"grouped_by holds \['centre'\]"),
-        (GOOD.replace("b003,b003,patient", 'b003,b003,"patient'), r"cannot be read: unexpected end of data"),
+        (GOOD.replace("b003,b003,patient", 'b003,b003,"patient'), r"line 5: not valid CSV \(unexpected end of data\)"),
     ],
 )
 def test_a_table_with_a_fault_is_refused_by_line(text, message, study, tmp_path):
@@ -167,14 +168,14 @@ def test_the_good_table_is_good(study, tmp_path):
 
 
 def test_a_file_that_is_not_there(study):
-    with pytest.raises(ProtocolError, match=r"nowhere\.csv cannot be read.*No such file"):
+    with pytest.raises(ProtocolError, match=r"No folds file at nowhere\.csv"):
         SavedFolds("nowhere.csv").plan(study([0, 1]), Binary())
 
 
 def test_a_file_that_is_not_text(study, tmp_path: Path):
     path = tmp_path / "folds.csv"
     path.write_bytes(b"bag,role\n\xff\xfe\x00,train\n")
-    with pytest.raises(ProtocolError, match="cannot be read"):
+    with pytest.raises(ProtocolError, match="line 2: not UTF-8 text"):
         SavedFolds(str(path)).plan(study([0, 1]), Binary())
 
 
