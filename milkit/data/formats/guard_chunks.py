@@ -60,11 +60,11 @@ def read_rows(data: h5py.Dataset, start: int, stop: int, room: int) -> np.ndarra
     return (out.astype(np.uint32) << 16).view(np.float32) if is_bfloat16_float(data) else out
 
 
-def _opened(data: h5py.Dataset, corner: tuple[int, ...], codes: list[int], size: int, item: int) -> bytes:
+def _opened(data: h5py.Dataset, corner: tuple[int, ...], codes: list[int], size: int, item: int) -> bytes | memoryview:
     """The bytes of one chunk, its filters undone from the last to the first."""
     stored = data.id.get_chunk_info_by_coord(corner)
     if stored.byte_offset is None or not 0 < stored.size <= data.file.size - stored.byte_offset:
-        raise _damaged(data, f"the chunk at {corner} is not stored")
+        raise _damaged(data, f"the chunk at {corner} is not stored, it is damaged")
     skipped, raw = data.id.read_direct_chunk(corner)
     for i, code in reversed(list(enumerate(codes))):
         if skipped >> i & 1:
@@ -75,19 +75,22 @@ def _opened(data: h5py.Dataset, corner: tuple[int, ...], codes: list[int], size:
             try:
                 raw = zlib.decompressobj().decompress(raw, size + _CHECKSUM)
             except zlib.error as error:
-                raise _damaged(data, f"the chunk at {corner} is no gzip ({error})") from None
+                raise _damaged(data, f"the chunk at {corner} is no gzip ({error}), it is damaged") from None
         elif code == h5z.FILTER_SHUFFLE and item > 1:
             raw = _unshuffled(raw, item)
     if len(raw) != size:
-        raise _damaged(data, f"the chunk at {corner} holds {len(raw)} bytes; expected {size}")
+        raise _damaged(data, f"the chunk at {corner} holds {len(raw)} bytes; expected {size}, it is damaged")
     return raw
 
 
-def _unshuffled(raw: bytes, item: int) -> bytes:
+def _unshuffled(raw: bytes | memoryview, item: int) -> bytes | memoryview:
     """All first bytes of the values stand first, then all second ones ...; what is left over follows as it is."""
     whole = len(raw) // item * item
     bytes_of = np.frombuffer(raw, np.uint8)
-    return bytes_of[:whole].reshape(item, -1).T.tobytes() + raw[whole:]
+    values = np.empty((whole // item, item), np.uint8)
+    for i, plane in enumerate(bytes_of[:whole].reshape(item, -1)):
+        values[:, i] = plane
+    return values.tobytes() + raw[whole:] if whole < len(raw) else values.data.cast("B")
 
 
 def is_bfloat16_float(data: h5py.Dataset) -> bool:

@@ -35,6 +35,10 @@ MOST_TEXTS = 16
 """Texts of variable length in one attribute: each may be as long as the file, and all may be the same bytes."""
 _TEXT_POINTER = 16
 """Bytes of a text of variable length in its dataset: its length, and where in a heap it lies."""
+_FEW = 1 << 20
+"""Bytes of some rows that may be read before it is known whether all rows are stored."""
+_MANY = 256
+"""Chunks."""
 _BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, MemoryError)
 """What h5py raises on damage, and what a layout's reader may when a file is not as its layout says."""
 
@@ -228,6 +232,15 @@ class File(Group, h5py.File):
         """Some bytes as they lie in the file."""
         return self._held.at(offset, count)
 
+    @contextlib.contextmanager
+    def unwatched(self, so: bool) -> Iterator[None]:
+        """While numbers are read, nobody looks for damaged heaps of text among them."""
+        self._held.watched = not so
+        try:
+            yield
+        finally:
+            self._held.watched = True
+
     @property
     def room(self) -> int:
         """Bytes that compressed data of this file may take."""
@@ -250,12 +263,16 @@ class Dataset(_Inside, h5py.Dataset):
 
     def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
         """Values, as h5py gives them."""
-        self._check_stored()
+        self._check_stored(args)
         if filters(self) and self.shape:
             rows, rest = _rows(args, self.shape[0])
             values = read_rows(self, rows.start, rows.stop, self._root.room)[rest]
             return values if new_dtype is None else np.asarray(values, new_dtype)
-        return super().__getitem__(args, new_dtype=new_dtype)
+        if self._is_many():
+            with h5py.File(self._root.path, "r", locking=False) as file:
+                return file[self.name].__getitem__(args, new_dtype=new_dtype)
+        with self._root.unwatched(self.dtype.kind != "O"):
+            return super().__getitem__(args, new_dtype=new_dtype)
 
     def read_direct(self, dest: np.ndarray, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Read into an array."""
@@ -263,7 +280,17 @@ class Dataset(_Inside, h5py.Dataset):
         if filters(self) and self.shape:
             dest[() if dest_sel is None else dest_sel] = self[() if source_sel is None else source_sel]
         else:
-            super().read_direct(dest, source_sel, dest_sel)
+            with self._root.unwatched(self.dtype.kind != "O"):
+                super().read_direct(dest, source_sel, dest_sel)
+
+    def _is_many(self) -> bool:
+        """Whether numbers lie in so many chunks that the library's own way of reading is much faster than ours.
+
+        It is safe for them: the links to them were looked at, and they have no heap.
+        """
+        if not self.chunks or self.dtype.kind == "O" or not self.name:
+            return False
+        return math.prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True)) > _MANY
 
     def _claim(self) -> int:
         """Bytes in memory, if all were read."""
@@ -280,26 +307,34 @@ class Dataset(_Inside, h5py.Dataset):
                 f"{self._root.size:,}; it is half-written or damaged. Make it anew, or remove it."
             )
 
-    def _check_stored(self) -> None:
-        """Raise unless all values are stored, of a type and in a way that can be read safely."""
+    def _check_stored(self, args: Any = ()) -> None:
+        """Raise unless what is selected is stored, of a type and in a way that can be read safely."""
         if self._checked:
             return
+        kind = self.id.get_type()
+        text = isinstance(kind, h5t.TypeStringID) and kind.is_variable_str()
+        self._check_kind(kind)
+        if self.shape and self.chunks and not text:
+            rows, _ = _rows(args, self.shape[0])
+            if self._claim() // max(1, self.shape[0]) * (rows.stop - rows.start) <= _FEW:
+                return  # to know whether all is there, all chunks must be walked
+        if self._claim() and not filters(self):
+            self._check_all_there()
+        if text:
+            self._check_texts()
+        self._checked = True
+
+    def _check_kind(self, kind: Any) -> None:
         strange = [name for code, name in filters(self) if code not in KNOWN_FILTERS]
         if strange:
             raise self._bad(
                 f"{self.name!r} is compressed by {', '.join(strange)}, which milkit does not read; write it with gzip "
                 "or without (h5repack -f NONE)."
             )
-        kind = self.id.get_type()
-        text = isinstance(kind, h5t.TypeStringID)
         opaque = isinstance(kind, h5t.TypeOpaqueID) and kind.get_size() == 2  # how h5py writes bfloat16
-        if not (text or opaque or isinstance(kind, (*_NUMBERS, h5t.TypeReferenceID))):
+        plain = isinstance(kind, (*_NUMBERS, h5t.TypeStringID, h5t.TypeReferenceID))
+        if not (opaque or plain or _is_record(kind)):
             raise self._bad(f"{self.name!r} holds {self.dtype}, neither numbers nor text; the file is of another kind.")
-        if self._claim() and not filters(self):
-            self._check_all_there()
-        if text and kind.is_variable_str():
-            self._check_texts()
-        self._checked = True
 
     def _check_all_there(self) -> None:
         stored, offset = self.id.get_storage_size(), self.id.get_offset()
@@ -320,6 +355,14 @@ class Dataset(_Inside, h5py.Dataset):
             total += int(np.frombuffer(block, "<u4")[::4].sum(dtype=np.int64))
         if total > self._root.room:
             raise self._bad(f"{self.name!r} claims {total:,} bytes of text in a file of {self._root.size:,}; damaged.")
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether a compound is of a few numbers and references, as Julia writes a bit array."""
+    if not isinstance(kind, h5t.TypeCompoundID) or kind.get_nmembers() > MOST_TEXTS:
+        return False
+    members = [kind.get_member_type(i) for i in range(kind.get_nmembers())]
+    return all(isinstance(member, (*_NUMBERS, h5t.TypeReferenceID)) for member in members)
 
 
 def _rows(args: Any, n: int) -> tuple[slice, Any]:

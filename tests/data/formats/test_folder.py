@@ -71,7 +71,7 @@ def test_damaged_values_are_an_error_that_names_the_file(job, folder, features):
     raw[where.byte_offset : where.byte_offset + where.size] = b"\xff" * where.size
     path.write_bytes(raw)
     source = open_features(FOLDER)
-    with pytest.raises(DataError, match=r"a\.h5 cannot be read, it is damaged"):
+    with pytest.raises(DataError, match=r"a\.h5.*is damaged"):
         source.read("a")
 
 
@@ -174,9 +174,10 @@ def test_opening_a_thousand_slides_reads_no_features(folder):
     """Files of 4 GB each on paper (nothing of it is on disk): a reader that touched the matrices would not return."""
     (folder / "f").mkdir()
     with h5py.File(folder / "one.h5", "w") as file:
-        data = file.create_dataset("features", (1_000_000, 1024), np.float32, chunks=(1, 1024), maxshape=(None, 1024))
+        data = file.create_dataset("features", (1_000_000, 1024), np.float32, fill_time="never")
+        data[-1] = 1  # the file has its 4 GB, of which the disk holds one row
         data.attrs.update({"encoder": "uni_v2", "name": "a", "savetodir": "x"})
-        xy = file.create_dataset("coords", (1_000_000, 2), np.int64, chunks=(1, 2), maxshape=(None, 2))
+        xy = file.create_dataset("coords", data=np.zeros((1_000_000, 2), np.int64))
         xy.attrs.update({"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40,
                          "target_magnification": 20, "overlap": 0})  # fmt: skip
     for i in range(1000):
