@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from milkit import config
 from milkit.data.cohort import Cohort
 from milkit.data.covariates import Categorical, Numeric
-from milkit.data.datasets import Classic
+from milkit.data.datasets import DataSet
 from milkit.data.memory import InMemory
 from milkit.data.protocol import LabelBudget
 from milkit.data.protocol import Protocol as SplitProtocol
@@ -33,7 +33,7 @@ from milkit.search import Search, check_search
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
 from milkit.train.config import Optimizer, Select, Train
 
-Data = Cohort | Classic | InMemory
+Data = Cohort | DataSet | InMemory
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Experiment:
     """One study: data, who trains and tests, model, training, and how often it is repeated."""
 
     data: Data
-    """Where bags and labels come from: `Cohort`, `Classic`, or `milkit.data.memory.in_memory(...)`."""
+    """Where bags and labels come from: `Cohort`, a set of `milkit.data.datasets`, or `in_memory(...)`."""
     protocol: SplitProtocol
     """Who trains, validates and tests."""
     model: AnyModel

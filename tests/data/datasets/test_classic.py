@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from milkit.data import datasets
 from milkit.data.datasets import Classic, classic, known
+from milkit.data.datasets.folders import PACKAGED
 from milkit.errors import ConfigError, DataError
 from milkit.task import Binary, MultiClass
 
@@ -54,7 +54,7 @@ def test_the_folds_test_every_bag_once_a_repeat(only_packaged):
 
 def test_the_packaged_file_is_the_reference_file(shared):
     reference = shared / "data" / "mil_classic" / "musk1.npz"
-    packaged = datasets._PACKAGED / "musk1.npz"
+    packaged = PACKAGED / "musk1.npz"
     digest = hashlib.sha256(packaged.read_bytes()).hexdigest()
     assert digest == hashlib.sha256(reference.read_bytes()).hexdigest()
     assert f"{digest}  ./mil_classic/musk1.npz" in (shared / "data" / "SHA256SUMS").read_text()
@@ -64,8 +64,8 @@ def test_the_packaged_file_is_the_reference_file(shared):
 
 
 def test_only_musk1_is_packaged_and_attributed():
-    assert sorted(p.name for p in datasets._PACKAGED.iterdir()) == ["ATTRIBUTION.md", "musk1.npz"]
-    text = (datasets._PACKAGED / "ATTRIBUTION.md").read_text()
+    assert sorted(p.name for p in PACKAGED.iterdir()) == ["ATTRIBUTION.md", "musk1.npz"]
+    text = (PACKAGED / "ATTRIBUTION.md").read_text()
     for needed in ("CC BY 4.0", "Dietterich", "Lathrop", "Lozano-Pérez", "1997", "What was changed", "uci.edu"):
         assert needed in text
 
@@ -89,7 +89,8 @@ def test_each_set_is_what_was_published(shared, monkeypatch, name):
 
 def test_known_lists_all_and_says_what_is_here(only_packaged):
     records = {record.name: record for record in known()}
-    assert {n: (r.bags, r.positives, r.instances, r.features) for n, r in records.items()} == PUBLISHED
+    found = {n: (r.bags, r.positives, r.instances, r.features) for n, r in records.items()}
+    assert {name: found[name] for name in PUBLISHED} == PUBLISHED
     assert records["musk1"].here.endswith("musk1.npz")
     assert all(not record.here for name, record in records.items() if name != "musk1")
     assert all(r.what and r.licence and r.citation and r.where for r in records.values())
@@ -99,7 +100,7 @@ def test_a_set_that_is_absent_says_where_to_get_it_and_where_to_put_it(only_pack
     with pytest.raises(DataError, match="'fox' is not on this machine") as caught:
         classic("fox").load()
     message = str(caught.value)
-    for needed in (str(only_packaged), "columbia.edu", "fox.npz", "MILKIT_DATA", "docs/data.md"):
+    for needed in (str(only_packaged), "columbia.edu", "fox.npz", "MILKIT_DATA", "docs/datasets.md"):
         assert needed in message
 
 
@@ -117,9 +118,9 @@ def test_a_file_that_is_something_else_is_refused(only_packaged):
     npy = (folder / "array.npy").read_bytes()
     for text in (b"", b"PK\x03\x04 half a zip", b"\x93NUMPY", npy):
         (folder / "fox.npz").write_bytes(text)
-        with pytest.raises(DataError, match=r"fox\.npz cannot be read as a classic set"):
+        with pytest.raises(DataError, match=r"fox\.npz cannot be read"):
             classic("fox").load()
-    (folder / "fox.npz").write_bytes((datasets._PACKAGED / "musk1.npz").read_bytes())
+    (folder / "fox.npz").write_bytes((PACKAGED / "musk1.npz").read_bytes())
     with pytest.raises(DataError, match=r"is not fox: it holds 92 bags \(47 positive\).*expected 200"):
         classic("fox").load()
 

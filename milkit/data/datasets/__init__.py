@@ -1,0 +1,26 @@
+"""Known public sets and files of bags: what they are, whether they are here, and how to use them in a study."""
+
+from milkit.data.datasets.bagfile import BagFile, midatasets
+from milkit.data.datasets.bagset import BagSet
+from milkit.data.datasets.classic import Classic, classic
+from milkit.data.datasets.mnist import MnistBags, MnistBenchmark
+from milkit.data.datasets.records import Known, known, known_set
+from milkit.data.datasets.verify import verify
+
+DataSet = Classic | BagFile | MnistBags | MnistBenchmark
+"""What an experiment's `data` may be beside a cohort: the only list."""
+
+__all__ = [
+    "BagFile",
+    "BagSet",
+    "Classic",
+    "DataSet",
+    "Known",
+    "MnistBags",
+    "MnistBenchmark",
+    "classic",
+    "known",
+    "known_set",
+    "midatasets",
+    "verify",
+]
