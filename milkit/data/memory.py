@@ -98,7 +98,7 @@ class InMemory:
 
 
 def in_memory(
-    bags: Iterable[Bag],
+    bags: Iterable[Any],
     rows: Iterable[Mapping[str, Any]],
     name: str = "memory",
     covariates: Iterable[Covariate] = (),
@@ -106,7 +106,7 @@ def in_memory(
     """A cohort from bags and rows, for notebooks and tests.
 
     Args:
-        bags: one a slide; ids unique, features finite and of one width.
+        bags: of `milkit.Bag`, one a slide; ids unique, features finite and of one width.
         rows: one dict a slide, with a slide id (`slide_id`, `slide`, `bag_id`, `bag` or `image`); or, where no row
             has one, as many rows as bags in the same order. Values may be text, numbers, bools or None (missing).
         name: of the cohort.
@@ -133,7 +133,7 @@ def in_memory(
     return InMemory(bags, text, name, tuple(covariates))
 
 
-def _as_floats(bag: Bag, place: int) -> Bag:
+def _as_floats(bag: Any, place: int) -> Bag:
     """Lists, jax arrays and whole numbers as float arrays of NumPy."""
     bag = as_bag(bag, place)
     return replace(bag, x=bag.x.astype(np.float32)) if bag.x.dtype.kind in "iu" else bag

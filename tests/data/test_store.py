@@ -267,7 +267,7 @@ def damage(path, change):
 
 
 DAMAGE = {
-    "newer": (lambda f: f.attrs.update(format_version=2), "store format 2.*reads up to 1"),
+    "newer": (lambda f: f.attrs.update(format_version=3), "store format 3.*reads up to 2"),
     "offsets fall": (lambda f: f["offsets"].__setitem__(1, 8), "offsets do not rise"),
     "empty bag": (lambda f: f["offsets"].__setitem__(1, 4), "offsets do not rise"),
     "offsets end early": (lambda f: f["offsets"].__setitem__(3, 8), "offsets do not rise"),

@@ -81,7 +81,7 @@ def test_a_40x_slide_cut_at_the_wrong_level_is_refused(folder, features):
     """256 px of level 0 in both: 64 um of the 40x scan, 128 um of the 20x one."""
     clam(folder / "results", "a", features(1), grid(3))
     clam(folder / "results", "b", features(2), grid(3))
-    with pytest.raises(DataError, match=r"64 um wide in .*a\.h5 but 128 um in .*b\.h5: two magnifications"):
+    with pytest.raises(DataError, match=r"64 um wide in .*a\.h5, but not in .*b\.h5 \(128 um\): two magnifications"):
         open_features(FOLDER).at({"a": 0.25, "b": 0.5}, "the mpp of column 'mpp'")
 
 

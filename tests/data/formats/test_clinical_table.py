@@ -71,10 +71,10 @@ def test_without_an_mpp_there_are_no_positions_and_the_flow_says_why(slides):
     assert study.read(0).coords_um is None
     assert study.positions(0) is None
     assert study.provenance["mpp"] is None
-    note = next(note for note in study.flow.notes if note.startswith("positions are not known"))
+    note = next(note for note in study.flow.notes if note.startswith("positions in micrometres are not known"))
     assert f"{FOLDER}/007.h5" in note
     assert "a rounded level0_magnification of 40" in note
-    assert "Cohort(mpp=0.25)" in note
+    assert "mpp=0.25 gives one for all slides" in note
     assert "mpp='column'" in note
 
 
@@ -131,7 +131,7 @@ def test_a_store_has_its_positions_in_micrometres_already(folder, features):
     study = Cohort("t.csv", "s.h5").load(Binary(label="her2"))
     assert study.columns["mpp"].tolist() == ["0.25", "0.25"]
     for mpp in (0.25, "mpp"):
-        with pytest.raises(DataError, match=r"a milkit store holds them in micrometres\. Leave it out"):
+        with pytest.raises(DataError, match=r"is a milkit store that holds no positions; leave out the mpp"):
             Cohort("t.csv", "s.h5", mpp=mpp).load(Binary(label="her2"))
 
 
