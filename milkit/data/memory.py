@@ -66,7 +66,9 @@ class InMemory:
         """sha256 of all ids, features, positions and cells."""
         digest = hashlib.sha256(json.dumps([dict(row) for row in self.rows], sort_keys=True).encode())
         for bag in self.bags:
-            for array in (bag.x, bag.coords_um):
+            sizes = [bag.tile_um, bag.mpp]
+            digest.update(json.dumps(sizes).encode() if any(size is not None for size in sizes) else b"")
+            for array in (bag.x, bag.coords_um, *([] if bag.coords_px is None else [bag.coords_px])):
                 head = [bag.id] if array is None else [bag.id, str(array.dtype), list(array.shape)]
                 digest.update(json.dumps(head).encode())
                 digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
@@ -151,6 +153,8 @@ def _check(bags: tuple[Bag, ...]) -> None:
         check_features(bag.id, bag.x, first, width)
         if bag.coords_um is not None:
             check_coords(bag.id, bag.coords_um, len(bag.x))
+        if bag.coords_px is not None:
+            check_coords(bag.id, bag.coords_px, len(bag.x), "coords_px")
         seen.add(bag.id)
         first, before, width = first or bag.id, bag.id, bag.x.shape[1]
 

@@ -148,7 +148,7 @@ def test_bags_in_memory_are_handed_over_to_the_bit(tmp_path, dtype):
     made = in_memory(
         [
             Bag("a", rng.normal(size=(3, 2)).astype(dtype)),
-            Bag("b", rng.normal(size=(1, 2)).astype(dtype), np.array([[1.5, -2.0]], np.float32)),
+            Bag("b", rng.normal(size=(1, 2)).astype(dtype), np.array([[1.5, -2.0]], np.float32), np.array([[6, -8]]), 64.0, 0.25),
         ],
         [{"label": 0, "site": "ü,\n"}, {"label": 1, "site": None}],
         name="two",
@@ -159,6 +159,11 @@ def test_bags_in_memory_are_handed_over_to_the_bit(tmp_path, dtype):
     assert (again.name, again.rows, again.digest) == (made.name, made.rows, made.digest)
     assert again.bags[0].x.dtype == made.bags[0].x.dtype
     assert again.bags[0].coords_um is None
+    assert again.bags[0].coords_px is None
+    assert again.bags[1].coords_px.tolist() == [[6, -8]]
+    assert (again.bags[1].tile_um, again.bags[1].mpp) == (64.0, 0.25)
+    moved = replace(made, bags=(made.bags[0], replace(made.bags[1], mpp=0.5)))
+    assert moved.digest != made.digest
 
 
 def test_a_worker_refuses_other_data_and_another_environment(experiment, finished, tmp_path):

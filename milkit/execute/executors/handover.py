@@ -26,14 +26,16 @@ from milkit.experiment import Experiment, allowed_types
 from milkit.types import Bag
 
 BAGS = "bags.safetensors"
+ARRAYS = ("x", "coords_um", "coords_px")
+"""Arrays of a bag, in the order of its fields."""
 
 
 def bags_to_bytes(data: InMemory) -> bytes:
     """Bags and rows of a cohort in memory, to the bit and whatever their dtypes."""
     arrays, heads = {}, []
     for i, bag in enumerate(data.bags):
-        head: dict[str, Any] = {"id": bag.id}
-        for name in ("x", "coords_um"):
+        head: dict[str, Any] = {"id": bag.id, "tile_um": bag.tile_um, "mpp": bag.mpp}
+        for name in ARRAYS:
             array = getattr(bag, name)
             if array is not None:
                 array = np.ascontiguousarray(array)
@@ -55,7 +57,12 @@ def bags_from(file: Path) -> InMemory:
         with safe_open(file, framework="numpy") as f:
             said = json.loads(f.metadata()["milkit"])
             bags = [
-                Bag(head["id"], _array(f, f"{i}/x", head["x"]), _coords(f, f"{i}/coords_um", head.get("coords_um")))
+                Bag(
+                    head["id"],
+                    *[_array(f, f"{i}/{name}", head[name]) if name in head else None for name in ARRAYS],
+                    tile_um=head["tile_um"],
+                    mpp=head["mpp"],
+                )
                 for i, head in enumerate(said["bags"])
             ]
     except (SafetensorError, OSError) as error:
@@ -66,10 +73,6 @@ def bags_from(file: Path) -> InMemory:
 
 def _array(file: Any, key: str, head: list[Any]) -> np.ndarray:
     return file.get_tensor(key).view(np.dtype(head[0])).reshape(head[1])
-
-
-def _coords(file: Any, key: str, head: list[Any] | None) -> np.ndarray | None:
-    return None if head is None else _array(file, key, head)
 
 
 def can_be_handed_over(out: Path) -> None:
