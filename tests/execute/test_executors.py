@@ -148,7 +148,14 @@ def test_bags_in_memory_are_handed_over_to_the_bit(tmp_path, dtype):
     made = in_memory(
         [
             Bag("a", rng.normal(size=(3, 2)).astype(dtype)),
-            Bag("b", rng.normal(size=(1, 2)).astype(dtype), np.array([[1.5, -2.0]], np.float32), np.array([[6, -8]]), 64.0, 0.25),
+            Bag(
+                "b",
+                rng.normal(size=(1, 2)).astype(dtype),
+                np.array([[1.5, -2.0]], np.float32),
+                np.array([[6, -8]]),
+                64.0,
+                0.25,
+            ),
         ],
         [{"label": 0, "site": "ü,\n"}, {"label": 1, "site": None}],
         name="two",
