@@ -7,12 +7,36 @@ import numpy as np
 
 from milkit.errors import DataError
 
+_LONGEST = 255
+"""Bytes of a file's name on nearly all file systems."""
+
 
 def check_id(name: object, before: str = "") -> None:
     """Raise unless an id is text, not blank, without blanks around it; `before` is the id of the bag before."""
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
         place = f"after bag {before!r}" if before else "the first bag"
         raise DataError(f"A bag ({place}) has the id {name!r}; expected text, not blank, without blanks around it.")
+
+
+def file_name_of(name: str, ending: str = "") -> str:
+    """The name of a file that is called after a bag, such as `slide_1.h5`; it lies in its folder and nowhere else.
+
+    Ids come out of tables and other people's files, and may say `../x`, `/etc/x` or `C:x`.
+
+    Args:
+        name: the bag's id.
+        ending: of the file.
+
+    Raises:
+        DataError: an id that names another folder, or that file systems do not take as a name.
+    """
+    check_id(name)
+    strange = set(name) & set('/\\:*?"<>|')
+    file = name + ending
+    if strange or name in (".", "..") or name.startswith("-") or len(file.encode()) > _LONGEST:
+        why = f"holds {' '.join(sorted(strange))}" if strange else "is no name that all file systems take"
+        raise DataError(f"Bag {name[:80]!r} cannot give a file its name: it {why}. Rename the bag (its file, its row).")
+    return file
 
 
 def as_bag(bag: Any, place: int) -> Any:

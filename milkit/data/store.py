@@ -21,7 +21,9 @@ import h5py
 import numpy as np
 
 from milkit.bag import Bag
+from milkit.data.bags import check_id
 from milkit.data.formats.given import Given
+from milkit.data.formats.guard_hdf5 import BROKEN, guarded
 from milkit.data.formats.scale import check_mpp
 from milkit.data.store_write import (
     BLOCK_BYTES,
@@ -208,10 +210,9 @@ def open_store(path: str | Path) -> Store:
         what = "is a folder, not a store" if path.is_dir() else f"is not there; the folder is {Path.cwd()}"
         raise DataError(f"The store {path} {what}.")
     try:
-        # no lock: stores are renamed into place whole, and locks fail on much network storage
-        with h5py.File(path, "r", locking=False) as file:
+        with guarded(path) as file:
             return _open(path, file)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except BROKEN as error:
         raise _unreadable(path, error) from error
 
 
@@ -230,13 +231,21 @@ def _open(path: Path, file: h5py.File) -> Store:
     attrs = dict(file.attrs)
     _check_format(path, file, attrs)
     name = str(attrs["dtype"])
-    features, offsets = file["features"], file["offsets"][:].astype(np.int64)
+    features, offsets = file["features"], file["offsets"][:]
+    if offsets.dtype.kind not in "iu" or offsets.ndim != 1:
+        raise DataError(f"{path} is damaged: offsets are {offsets.dtype} {offsets.shape}; expected int64 [bags + 1].")
+    offsets = offsets.astype(np.int64)
     ids = tuple(file["bag_ids"].asstr()[:].tolist())
     _check_parts(path, features, offsets, ids, name)
     x = _mapped(path, features).view(value_dtype(name))
     coords = _mapped(path, file["coords_um"]) if "coords_um" in file else None
     if coords is not None and coords.shape != (len(x), 2):
         raise DataError(f"{path} is damaged: coords_um has shape {coords.shape}; expected {(len(x), 2)}.")
+    try:
+        for before, bag in zip(("", *ids), ids, strict=False):
+            check_id(bag, before)
+    except DataError as error:
+        raise DataError(f"{path} is damaged: {error}") from None
     index = {bag: i for i, bag in enumerate(ids)}
     if len(index) != len(ids):
         raise DataError(f"{path} holds a bag id more than once; write the store anew.")

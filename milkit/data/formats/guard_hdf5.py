@@ -24,7 +24,7 @@ from h5py import h5d, h5i, h5l, h5o, h5r, h5t
 
 from milkit.data.formats.guard_bytes import Bytes
 from milkit.data.formats.guard_chunks import KNOWN_FILTERS, filters, read_rows
-from milkit.errors import DataError, MilkitError
+from milkit.errors import DataError
 
 EXPANSION = 4
 ROOM = 64 << 20
@@ -39,7 +39,10 @@ _FEW = 1 << 20
 """Bytes of some rows that may be read before it is known whether all rows are stored."""
 _MANY = 256
 """Chunks."""
-_BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, MemoryError)
+BROKEN = (
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, MemoryError),
+    *(zlib.error, EOFError),
+)
 """What h5py raises on damage, and what a layout's reader may when a file is not as its layout says."""
 
 
@@ -52,13 +55,23 @@ def opened(path: Path) -> Iterator[h5py.File]:
             layout says; one that claims more than it holds, or that points out of itself.
     """
     try:
-        # no lock: the tool that wrote the file is done, and locks fail on much network storage
-        with contextlib.closing(Bytes(path)) as held, File(path, held) as file:
+        with guarded(path) as file:
             yield file
-    except MilkitError:
-        raise
-    except (*_BROKEN, zlib.error) as error:
+    except BROKEN as error:
         raise DataError(_why(path, error)) from error
+
+
+@contextlib.contextmanager
+def guarded(path: Path) -> Iterator[h5py.File]:
+    """As `opened`, for who has words of their own for damage.
+
+    Raises:
+        DataError: a file that claims more than it holds, or that points out of itself.
+        Exception: any of `BROKEN`.
+    """
+    # no lock: the tool that wrote the file is done, and locks fail on much network storage
+    with contextlib.closing(Bytes(path)) as held, File(path, held) as file:
+        yield file
 
 
 def _why(path: Path, error: Exception) -> str:
@@ -80,6 +93,7 @@ class _Inside:
     """What all objects of a file share: its root, through which they are reached."""
 
     _root: "File"
+    _attributes: "Attributes | None" = None
 
     @property
     def file(self) -> "File":
@@ -89,7 +103,9 @@ class _Inside:
     @property
     def attrs(self) -> "Attributes":
         """Attributes that are checked before they are read."""
-        return Attributes(self)
+        if self._attributes is None:
+            self._attributes = Attributes(self)
+        return self._attributes
 
     def _bad(self, what: str) -> DataError:
         return DataError(f"{self._root.path}: {what}")
@@ -100,25 +116,30 @@ class Attributes(h5py.AttributeManager):
 
     def __init__(self, parent: Any) -> None:
         super().__init__(parent)
-        self._parent = parent
+        self._values: dict[str, Any] | None = None
+
+    def _all(self) -> dict[str, Any]:
+        """All of them, read once: there are few, and readers ask often."""
+        if self._values is None:
+            names = [name for name in super().__iter__() if self._readable(self.get_id(name))]
+            self._values = {name: super(Attributes, self).__getitem__(name) for name in names}
+        return self._values
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such an attribute, of a kind that can be read."""
-        return isinstance(name, str | bytes) and super().__contains__(name) and self._readable(self.get_id(name))
+        return name in self._all()
 
     def __iter__(self) -> Iterator[str]:
         """Names of the attributes that can be read."""
-        return iter([name for name in super().__iter__() if self._readable(self.get_id(name))])
+        return iter(self._all())
 
     def __len__(self) -> int:
         """How many can be read."""
-        return sum(1 for _ in self)
+        return len(self._all())
 
     def __getitem__(self, name: str) -> Any:
         """The value; text as `str`, numbers as NumPy's."""
-        if not self._readable(self.get_id(name)):
-            raise KeyError(f"attribute {name!r} is neither a number nor text, or too many of them")
-        return super().__getitem__(name)
+        return self._all()[name]
 
     @staticmethod
     def _readable(attribute: Any) -> bool:
@@ -255,6 +276,7 @@ class Dataset(_Inside, h5py.Dataset):
         self._root = root
         self._checked = False
         settings = self._dcpl
+        self._filters = filters(self)
         if settings.get_layout() == h5d.VIRTUAL:
             raise self._bad(f"{self.name!r} is a virtual dataset, a view of other files; copy the data into one file.")
         if settings.get_external_count():
@@ -264,7 +286,7 @@ class Dataset(_Inside, h5py.Dataset):
     def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
         """Values, as h5py gives them."""
         self._check_stored(args)
-        if filters(self) and self.shape:
+        if self._filters and self.shape:
             rows, rest = _rows(args, self.shape[0])
             values = read_rows(self, rows.start, rows.stop, self._root.room)[rest]
             return values if new_dtype is None else np.asarray(values, new_dtype)
@@ -277,7 +299,7 @@ class Dataset(_Inside, h5py.Dataset):
     def read_direct(self, dest: np.ndarray, source_sel: Any = None, dest_sel: Any = None) -> None:
         """Read into an array."""
         self._check_stored()
-        if filters(self) and self.shape:
+        if self._filters and self.shape:
             dest[() if dest_sel is None else dest_sel] = self[() if source_sel is None else source_sel]
         else:
             with self._root.unwatched(self.dtype.kind != "O"):
@@ -294,16 +316,18 @@ class Dataset(_Inside, h5py.Dataset):
 
     def _claim(self) -> int:
         """Bytes in memory, if all were read."""
-        return 0 if self.shape is None else math.prod(self.shape) * max(1, self.id.get_type().get_size())
+        shape = self.shape
+        return 0 if shape is None else math.prod(shape) * max(1, self.id.get_type().get_size())
 
     def _check_claim(self) -> None:
         """What can be told without walking the chunks: a claim against the size of the whole file."""
-        room = self._root.room if filters(self) else self._root.size
-        chunk = math.prod(self.chunks) * self.id.get_type().get_size() if self.chunks else 0
+        room = self._root.room if self._filters else self._root.size
+        claim, chunks = self._claim(), self.chunks
+        chunk = math.prod(chunks) * self.id.get_type().get_size() if chunks else 0
         # the last chunk of uncompressed data may be larger than what is in it
-        if self._claim() > room or chunk > room + (1 << 20):
+        if claim > room or chunk > room + (1 << 20):
             raise self._bad(
-                f"{self.name!r} claims {self._claim():,} bytes (shape {self.shape}), but the file has "
+                f"{self.name!r} claims {claim:,} bytes (shape {self.shape}), but the file has "
                 f"{self._root.size:,}; it is half-written or damaged. Make it anew, or remove it."
             )
 
@@ -318,14 +342,14 @@ class Dataset(_Inside, h5py.Dataset):
             rows, _ = _rows(args, self.shape[0])
             if self._claim() // max(1, self.shape[0]) * (rows.stop - rows.start) <= _FEW:
                 return  # to know whether all is there, all chunks must be walked
-        if self._claim() and not filters(self):
+        if self._claim() and not self._filters:
             self._check_all_there()
         if text:
             self._check_texts()
         self._checked = True
 
     def _check_kind(self, kind: Any) -> None:
-        strange = [name for code, name in filters(self) if code not in KNOWN_FILTERS]
+        strange = [name for code, name in self._filters if code not in KNOWN_FILTERS]
         if strange:
             raise self._bad(
                 f"{self.name!r} is compressed by {', '.join(strange)}, which milkit does not read; write it with gzip "
