@@ -13,7 +13,9 @@ from milkit.bag import Bag
 from milkit.data.agree import check_agree
 from milkit.data.formats.find import STORE, find
 from milkit.data.formats.given import Given
+from milkit.data.formats.guard_hdf5 import BROKEN, guarded
 from milkit.data.formats.header import Unit
+from milkit.data.formats.kind import FOREIGN, kind_of
 from milkit.data.formats.source import source_of
 from milkit.data.store import open_store
 from milkit.data.store_write import FORMAT
@@ -77,7 +79,8 @@ def open_features(
         mpp: micrometres per pixel at level 0 of all slides, for files that hold positions in pixels and no mpp.
         tile_um: width of a tile in micrometres, for files that do not say it.
         encoder: name of the encoder, for files that do not say it.
-        unit: of positions, for files that do not say it: "px" of level 0, "um", or "grid" (columns and rows).
+        unit: of positions, for files that do not say it: "px" of level 0, "um", "grid" (columns and rows), or "tile_px"
+            (pixels of the tiles as the encoder saw them).
         patches: folder of CLAM's patches files, where it is not beside the features.
         allow: what slides may differ in, "encoder", "tile" or "mpp"; where they do otherwise, that is an error.
 
@@ -106,11 +109,11 @@ def _may_be_store(path: Path) -> bool:
     """Whether `open_store` is to judge a path: all but folders and HDF5 files of other tools."""
     path = path.expanduser()
     if path.is_dir() or not path.is_file() or not h5py.is_hdf5(path):
-        return not path.is_dir()
+        return not path.is_dir() and (not path.is_file() or kind_of(path) not in FOREIGN)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with guarded(path) as file:
             return bool(file.attrs.get("format") == FORMAT)
-    except (OSError, RuntimeError):
+    except BROKEN:
         return True
 
 

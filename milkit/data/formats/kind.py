@@ -1,5 +1,6 @@
 """What kind of file something is, by its first bytes; names are only asked where bytes cannot tell."""
 
+import re
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,10 @@ ZIP = b"PK\x03\x04"
 # torch.save of before 2019: a pickled number; weights_only reads these too
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 TEXT_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".data": "csv", ".svm": "svm"}
+_SVM = re.compile(rb"(#[^\n]*\n|\s)*[^\s:,#]+:[^\s:,#]+:[^\s:,#]+ +\d+:[^\s:]")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".jld")
+FOREIGN = ("pt", "npz", "npy", "mat", "csv", "svm", "pickle")
+"""Kinds that only other tools write; a store is HDF5."""
 
 
 def kind_of(path: Path) -> str:
@@ -47,6 +51,8 @@ def kind_of(path: Path) -> str:
         return "pt"  # damaged, or a pickle of another kind: its reader says so
     if b"\0" in start:
         return ""
+    if _SVM.match(start):
+        return "svm"
     return TEXT_SUFFIXES.get(path.suffix.lower(), "text")
 
 

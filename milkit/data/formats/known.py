@@ -1,9 +1,9 @@
 """The layouts that are read: the only list. Where two could claim a file, the earlier one is asked first."""
 
-from milkit.data.formats import clam, jld, trident
+from milkit.data.formats import clam, jld, svm, trident
 from milkit.data.formats.layout import Layout
 
-LAYOUTS: tuple[Layout, ...] = (jld.LAYOUT, trident.LAYOUT, clam.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (jld.LAYOUT, trident.LAYOUT, clam.LAYOUT, svm.LAYOUT)
 """Every layout, the more particular before the more general."""
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 

@@ -27,8 +27,10 @@ class Layout:
             DataError that names the file for what is not as the tool writes it.
         features: the features of one slide, [n, d] as stored, opened and closed anew.
         positions: top-left corners of one slide's tiles, [n, 2] in the unit of its header, or None.
+        sample: a digest of some rows of one slide's features, to know them again; read when a study is made, not when
+            files are opened. None where `Header.sample` has it already.
         lacks: what supplies the facts that the tool's files do not hold, as the end of a sentence; keys "encoder",
-            "tile" and "mpp".
+            "tile", "mpp" and "unit".
         same: facts, by name in `Header.said`, that all slides of a cohort must share beside those asked of all tools.
     """
 
@@ -39,5 +41,10 @@ class Layout:
     headers: Callable[[Path, Any], tuple[Header, ...]]
     features: Callable[[Header], np.ndarray]
     positions: Callable[[Header], np.ndarray | None]
+    sample: Callable[[Header], str] | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
     same: tuple[str, ...] = ()
+
+
+def no_positions(slide: Header) -> None:
+    """For `Layout.positions` of files that hold none; their headers say `positioned=False`."""
