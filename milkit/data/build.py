@@ -1,13 +1,15 @@
 """A study from a cohort table and features: rows are matched, targets read, patients put together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from milkit.bag import Bag
 from milkit.data.covariates import Coding, Covariate, Covariates, read_covariates, telling
 from milkit.data.features import FeatureSource
+from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.matching import examples, hint
 from milkit.data.splits import given_splits
 from milkit.data.study import Flow, GivenSplit, Study, Unit
@@ -98,11 +100,18 @@ def build_study(
         ),
         read=_reader(tuple(ids.tolist()), slides, features_source),
         columns={c: _together(v[rows.index], groups) for c, v in table.columns.items() if c not in used},
-        provenance={"table": table.file, "table_sha256": table.digest, **features_source.provenance},
+        provenance={"table": table.file, "table_sha256": table.digest, **_provenance(features_source, slides)},
         slide_lengths=slide_lengths,
         own_coords=lambda i: _joined([_coords(features_source, slide) for slide in slides[i]]),
         covariates=beside,
     )
+
+
+def _provenance(source: FeatureSource, slides: Sequence[Sequence[str]]) -> Mapping[str, Any]:
+    """What is known of the features; files are known again by those of the study, so that others may come and go."""
+    if isinstance(source, SlideFiles):
+        return {**source.facts, "sample_sha256": source.sample([slide for bag in slides for slide in bag])}
+    return source.provenance
 
 
 @dataclass(frozen=True, eq=False)

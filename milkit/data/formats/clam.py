@@ -23,7 +23,7 @@ from milkit.data.formats.header import (
     features_of,
     number,
     opened,
-    sample,
+    sample_of,
 )
 from milkit.data.formats.layout import Layout
 from milkit.errors import DataError
@@ -44,8 +44,8 @@ def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
     Raises:
         DataError: shapes or dtypes that are not CLAM's.
     """
-    features, _ = check_arrays(path, file)
-    return (Header(path.stem, path, len(features), int(features.shape[1]), "clam", sample=sample(features)),)
+    features, coords = check_arrays(path, file)
+    return (Header(path.stem, path, len(features), int(features.shape[1]), "clam", positioned=coords is not None),)
 
 
 def patches_folder(path: Path, given: str) -> Path | None:
@@ -116,6 +116,7 @@ LAYOUT = Layout(
     headers=headers,
     features=features_of("features"),
     positions=coords_of("coords"),
+    sample=sample_of("features"),
     lacks={
         "tile": "CLAM keeps it in patches/<slide>.h5 (attributes patch_size, downsample); patches='folder' names the "
         "folder, tile_um= gives the size",

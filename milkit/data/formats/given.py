@@ -21,7 +21,7 @@ class Given:
         tile_um: width of a tile in micrometres.
         encoder: its name; "" says nothing.
         unit: of positions, for files that do not say it: "px" of level 0, "um", "grid" (columns and rows of tiles that
-            touch), "" says nothing.
+            touch), "tile_px" (pixels of the tiles as the encoder saw them), "" says nothing.
         allow: what slides may differ in: "encoder", "tile", "mpp".
     """
 
@@ -38,8 +38,8 @@ class Given:
                     f"allow={word!r}: slides of a cohort may be allowed to differ in {', '.join(MAY_DIFFER)}."
                     f"{did_you_mean(word, MAY_DIFFER)}"
                 )
-        if self.unit not in ("px", "um", "grid", ""):
-            raise DataError(f"unit={self.unit!r}: positions are in 'px' of level 0, 'um', or 'grid'.")
+        if self.unit not in ("px", "um", "grid", "tile_px", ""):
+            raise DataError(f"unit={self.unit!r}: positions are in 'px' of level 0, 'um', 'grid' or 'tile_px'.")
         if self.tile_um is not None and not 0 < self.tile_um < 100_000:
             raise DataError(f"tile_um={self.tile_um}; expected the width of a tile in micrometres, such as 128.")
 

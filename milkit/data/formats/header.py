@@ -1,7 +1,7 @@
 """What is known of a slide's feature file without reading its features; and reading HDF5 that others wrote."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 from milkit.data.formats.guard_hdf5 import opened
 from milkit.errors import DataError
 
-Unit = Literal["px", "um", "grid", ""]
+Unit = Literal["px", "um", "grid", "tile_px", ""]
 SAMPLED = 3
 """Rows of each slide that go into the digest of a folder: the first, the middle and the last."""
 
@@ -28,7 +28,9 @@ class Header:
         width: features d.
         layout: name of the layout it is of.
         key: name of the slide inside a file of several slides; "" where the file holds one.
-        unit: of its positions: "px" of level 0, "um", "grid" (columns and rows), or "" where the file does not say.
+        unit: of its positions: "px" of level 0, "um", "grid" (columns and rows), "tile_px" (pixels of the tiles as the
+            tool handed them to the encoder), or "" where the file does not say.
+        positioned: whether the file holds positions.
         encoder: its name, None where the file does not say.
         tile_px: width of a tile in pixels as the tool handed it to the encoder, None where unknown.
         tile_level0_px: width of a tile in pixels of level 0, None where unknown.
@@ -37,7 +39,7 @@ class Header:
         level0_magnification: as the tool rounded it, None where unknown.
         label: what the file says the slide's label is, as text; None where it says nothing.
         said: attributes worth keeping under the tool's own names.
-        sample: sha256 of the shape and some rows, to know the file again.
+        sample: sha256 of the shape and some rows, to know the file again; "" where `Layout.sample` makes it.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Header:
     layout: str = ""
     key: str = ""
     unit: Unit = "px"
+    positioned: bool = True
     encoder: str | None = None
     tile_px: int | None = None
     tile_level0_px: float | None = None
@@ -58,13 +61,24 @@ class Header:
     sample: str = ""
 
 
-def attributes(data: h5py.Dataset | None) -> dict[str, Any]:
-    """Attributes as plain Python values; those that say 'None' are left out, and so are those of a missing dataset."""
-    return {} if data is None else {k: v for k, v in ((k, _plain(v)) for k, v in data.attrs.items()) if v != "None"}
+def attributes(data: h5py.HLObject | None, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Attributes as plain Python values; those that say 'None' are left out, and so are those of a missing dataset.
+
+    Args:
+        data: a file, group or dataset.
+        names: which; each that is not read saves a tenth of a millisecond.
+    """
+    if data is None:
+        return {}
+    attrs = data.attrs
+    wanted = ((k, attrs.get(k)) for k in names) if names is not None else attrs.items()
+    return {k: v for k, v in ((k, _plain(v)) for k, v in wanted) if v is not None and v != "None"}
 
 
 def _plain(value: Any) -> Any:
     value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(value, np.ndarray) and value.size == 1:
+        return _plain(value.reshape(-1)[0])  # some writers store a number as an array of one
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -86,42 +100,58 @@ def number(path: Path, said: Mapping[str, Any], name: str) -> float | None:
     return result
 
 
-def check_arrays(path: Path, file: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset | None]:
-    """`features` [n, d] and `coords` [n, 2] of a slide's file, by shape and dtype only.
+def check_arrays(
+    path: Path, file: h5py.Group, name: str = "features", *, whole: bool = True, where: str = ""
+) -> tuple[h5py.Dataset, h5py.Dataset | None]:
+    """Features [n, d] and `coords` [n, 2] of a slide, by shape and dtype only.
+
+    Args:
+        path: of the file, for messages.
+        file: it, or the group of a slide in it.
+        name: of the dataset of features.
+        whole: positions must be whole pixels.
+        where: the group's name, for messages.
 
     Raises:
         DataError: one vector a slide, shapes that do not fit, values that are no floats, positions that are not
             whole pixels.
     """
-    features = file["features"]
-    if features.ndim == 1 or (features.ndim == 2 and features.shape[0] == 1 and _many(file)):
+    features, coords = file[name], file.get("coords")
+    shape = features.shape
+    at = f"{path}, {where!r}" if where else str(path)
+    if len(shape) == 1 or (len(shape) == 2 and shape[0] == 1 and _many(coords)):
         raise DataError(
-            f"{path}: features have shape {features.shape}, one vector for the whole slide. A model of bags needs one "
-            "a tile: give the folder of the patch features (TRIDENT: features_<encoder>)."
+            f"{at}: {name} have shape {shape}, one vector for the whole slide. A model of bags needs one a tile: give "
+            "the folder of the tiles' features (TRIDENT: features_<encoder>)."
         )
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise DataError(f"{path}: features have shape {features.shape}; expected [tiles, features].")
+    if len(shape) != 2 or shape[1] == 0:
+        raise DataError(f"{at}: {name} have shape {shape}; expected [tiles, features].")
     if features.dtype.kind != "f" and not _is_bfloat16(features):
-        raise DataError(f"{path}: features are {features.dtype}; expected float16, bfloat16 or float32.")
-    coords = file.get("coords")
-    if coords is None or not len(features):  # a slide without tissue: older tools leave odd shapes there
+        raise DataError(f"{at}: {name} are {features.dtype}; expected float16, bfloat16 or float32.")
+    if coords is None or not shape[0]:  # a slide without tissue: older tools leave odd shapes there
         return features, coords
-    if coords.shape != (len(features), 2):
+    if coords.shape != (shape[0], 2):
         raise DataError(
-            f"{path}: coords have shape {coords.shape}, but there are {len(features)} rows of features; the file was "
-            "written in two halves that do not fit. Make it anew."
+            f"{at}: coords have shape {coords.shape}, but there are {shape[0]} rows of {name}; the file was written "
+            "in two halves that do not fit. Make it anew."
         )
-    if coords.dtype.kind not in "iu":
+    kinds = "iu" if whole else "iuf"
+    if coords.dtype.kind not in kinds:
         raise DataError(
-            f"{path}: coords are {coords.dtype}; expected whole pixels of level 0. Positions in another unit cannot be "
-            "told apart from them; write a store (docs/data.md) with positions in micrometres."
+            f"{at}: coords are {coords.dtype}; expected "
+            + (
+                "whole pixels of level 0. Positions in another unit cannot be told apart from them; write a store "
+                "(docs/data.md) with positions in micrometres."
+                if whole
+                else "numbers."
+            )
         )
     return features, coords
 
 
-def _many(file: h5py.File) -> bool:
+def _many(coords: h5py.Dataset | None) -> bool:
     """Whether positions say that a slide has more than one tile."""
-    return "coords" in file and len(file["coords"].shape) == 2 and len(file["coords"]) > 1
+    return coords is not None and len(coords.shape) == 2 and coords.shape[0] > 1
 
 
 def _is_bfloat16(data: h5py.Dataset) -> bool:
@@ -134,14 +164,14 @@ def _is_bfloat16(data: h5py.Dataset) -> bool:
 
 def values_of(data: h5py.Dataset) -> np.ndarray:
     """All values of a features dataset, [n, d], in the precision of the file."""
-    values = data[:]
+    values: np.ndarray = data[:]
     if _is_bfloat16(data):
         import ml_dtypes  # comes with jax; light, but seldom needed
 
         bfloat16 = np.dtype(ml_dtypes.bfloat16)
         # where HDF5 knows the type, h5py widens it to float32, which loses nothing
         return values.view(bfloat16) if values.dtype.kind == "V" else values.astype(bfloat16)
-    return values
+    return values.astype(values.dtype.newbyteorder("="), copy=False)  # JAX takes no other order of bytes
 
 
 def sample(features: h5py.Dataset) -> str:
@@ -153,19 +183,25 @@ def sample(features: h5py.Dataset) -> str:
     return digest.hexdigest()
 
 
-def features_of(name: str) -> Callable[[Header], np.ndarray]:
-    """Reads the features [n, d] of a slide from a dataset of its file; for `Layout.features`.
+def sample_of(*names: str) -> Callable[[Header], str]:
+    """Samples a slide from the first of these datasets that its file has; for `Layout.sample`."""
+
+    def read(slide: Header) -> str:
+        with opened(slide.path) as file:
+            return sample(_features(slide, file, names))
+
+    return read
+
+
+def features_of(*names: str) -> Callable[[Header], np.ndarray]:
+    """Reads the features [n, d] of a slide from the first of these datasets that its file has; for `Layout.features`.
 
     The reader raises a DataError where the dataset is no longer what it was when the file was opened.
     """
 
     def read(slide: Header) -> np.ndarray:
         with opened(slide.path) as file:
-            data = _inside(slide, file, name)
-            if data is None or data.shape != (slide.length, slide.width):
-                found = "no features" if data is None else f"{data.shape} instead of {(slide.length, slide.width)}"
-                raise DataError(f"{slide.path} changed since it was opened: {found}.")
-            return values_of(data)
+            return values_of(_features(slide, file, names))
 
     return read
 
@@ -184,6 +220,14 @@ def coords_of(name: str) -> Callable[[Header], np.ndarray | None]:
             return values
 
     return read
+
+
+def _features(slide: Header, file: h5py.File, names: Sequence[str]) -> h5py.Dataset:
+    data = next((found for name in names if (found := _inside(slide, file, name)) is not None), None)
+    if data is None or data.shape != (slide.length, slide.width):
+        found = "no features" if data is None else f"{data.shape} instead of {(slide.length, slide.width)}"
+        raise DataError(f"{slide.path} changed since it was opened: {found}.")
+    return data
 
 
 def _inside(slide: Header, file: h5py.File, name: str) -> h5py.Dataset | None:

@@ -27,9 +27,7 @@ NO_UNIT = (
     "positions are not used: {tool} files do not say their unit ({example}); unit='px' (of level 0), 'um' or 'grid' "
     "says it. Models without positions need none"
 )
-NO_TILE = (
-    "positions in micrometres are not known: {tool} files hold columns and rows ({example}); tile_um= gives the step"
-)
+NO_STEP = "positions in micrometres are not known: {tool} files hold {step} ({example}); {needs} gives the step"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +39,8 @@ class SlideFiles:
         ids: of the slides, in the order of the file names.
         lengths: instances of each slide, int64 [B]; 0 for a slide without tissue.
         features: width d.
-        provenance: `encoder`, `mpp`, `tile_um`, `tile_px` (None where unknown), `layout`, `tool`, and what the files
-            say under the tool's own names; JSON-able.
+        facts: `encoder`, `mpp`, `tile_um`, `tile_px` (None where unknown), `layout`, `tool`, and what the files say
+            under the tool's own names; JSON-able.
         slides: header of each slide.
         mpp_level0: micrometres a pixel of level 0, by slide, where known.
         said: what a reader should know, of the files; `notes` adds what is said of positions.
@@ -53,11 +51,22 @@ class SlideFiles:
     ids: tuple[str, ...]
     lengths: np.ndarray
     features: int
-    provenance: Mapping[str, Any]
+    facts: Mapping[str, Any]
     slides: Mapping[str, Header] = field(repr=False)
     mpp_level0: Mapping[str, float] = field(default_factory=dict, repr=False)
     said: tuple[str, ...] = ()
     given: Given = field(default_factory=Given)
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """The facts, and a digest of some rows of each slide: asking for it reads those."""
+        return {**self.facts, "sample_sha256": self.sample(self.ids)}
+
+    def sample(self, ids: Sequence[str]) -> str:
+        """sha256 over some rows of these slides: other features of the same shape are told apart."""
+        made = self.layout.sample
+        lines = [(s.id, s.sample if made is None else made(s)) for s in map(self._header, ids)]
+        return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in lines).encode()).hexdigest()
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -67,15 +76,19 @@ class SlideFiles:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know."""
-        without = [s for s in self.slides.values() if s.length and self._factor(s) is None]
+        without = [s for s in self.slides.values() if s.length and s.positioned and self._factor(s) is None]
         if not without:
             return self.said
         about = {"tool": self.layout.tool, "example": str(without[0].path)}
-        magnification = self.provenance.get("level0_magnification")
+        magnification = self.facts.get("level0_magnification")
         why = f", only a rounded level0_magnification of {_or(magnification)}" if magnification is not None else ""
-        note = {"px": NO_MPP.format(**about, why=why), "grid": NO_TILE.format(**about)}.get(
-            without[0].unit, NO_UNIT.format(**about)
-        )
+        note = {
+            "px": NO_MPP.format(**about, why=why),
+            "grid": NO_STEP.format(**about, step="columns and rows", needs="tile_um="),
+            "tile_px": NO_STEP.format(
+                **about, step="pixels of tiles", needs="tile_um= (of tiles whose pixels are known)"
+            ),
+        }.get(without[0].unit, NO_UNIT.format(**about) + self.layout.lacks.get("unit", ""))
         return (*self.said, note)
 
     def read(self, bag_id: str) -> Bag:
@@ -111,13 +124,14 @@ class SlideFiles:
 
     def _factor(self, slide: Header) -> float | None:
         """Micrometres per unit of a slide's positions, None where unknown."""
-        known = {"px": self.mpp_level0.get(slide.id), "um": 1.0, "grid": slide.tile_um}
+        step = None if slide.tile_um is None or slide.tile_px is None else slide.tile_um / slide.tile_px
+        known = {"px": self.mpp_level0.get(slide.id), "um": 1.0, "grid": slide.tile_um, "tile_px": step}
         return known.get(slide.unit)
 
     def _positions(self, slide: Header) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Positions [n, 2] in micrometres (float32) and in pixels of level 0 (int64), each None where unknown."""
         factor, mpp = self._factor(slide), self.mpp_level0.get(slide.id)
-        if factor is None and slide.unit != "px":
+        if not slide.positioned or (factor is None and slide.unit != "px"):
             return None, None
         values = self.layout.positions(slide)
         if values is None:
@@ -142,7 +156,7 @@ class SlideFiles:
     @property
     def needs_mpp(self) -> bool:
         """Whether there are pixels of level 0 of slides whose mpp is not known."""
-        return any(s.unit == "px" and s.id not in self.mpp_level0 for s in self.slides.values())
+        return any(s.unit == "px" and s.positioned and s.id not in self.mpp_level0 for s in self.slides.values())
 
     def at(self, mpp: Mapping[str, float], said: str = "") -> "SlideFiles":
         """The same files with positions.
@@ -156,7 +170,7 @@ class SlideFiles:
         """
         slides = list(self.slides.values())
         for name, value in mpp.items():
-            check_mpp(value, f"{self.provenance['folders'][0]}, slide {name!r}")
+            check_mpp(value, f"{self.facts['folders'][0]}, slide {name!r}")
         check_given(slides, mpp)
         check_magnification(slides, mpp)
         own = {s.id: s.mpp_level0 for s in slides if s.mpp_level0 is not None}
@@ -166,7 +180,7 @@ class SlideFiles:
         slides = list(self.slides.values())
         scale = scale_of(slides, mpp, self.given.allow)
         values = sorted({mpp[s] for s in self.ids if s in mpp})
-        facts: dict[str, Any] = {"mpp": scale.mpp, "tile_um": scale.tile_um}
+        facts: dict[str, Any] = {**self.facts, "mpp": scale.mpp, "tile_um": scale.tile_um}
         if values:
             facts["mpp_level0"] = values[0] if len(values) == 1 else [values[0], values[-1]]
             # a run is repeated on the same data only, and positions are data
@@ -177,14 +191,14 @@ class SlideFiles:
         note = f"positions: pixels of level 0 x {said}" if said and any(s.unit == "px" for s in slides) else ""
         return replace(
             self,
-            provenance={**self.provenance, **facts},
+            facts=facts,
             mpp_level0=dict(mpp),
             said=(*self.said, *filter(None, [note, scale.note])),
         )
 
     def at_one(self, mpp: float) -> "SlideFiles":
         """The same files with positions, by one mpp at level 0 for all slides; see `at`."""
-        check_mpp(mpp, str(self.provenance["folders"][0]))
+        check_mpp(mpp, str(self.facts["folders"][0]))
         return self.at(dict.fromkeys(self.ids, mpp), f"mpp {mpp:g}, given for all slides")
 
     def _header(self, bag_id: str) -> Header:

@@ -1,6 +1,5 @@
 """The slides of one tool's files as a source of features: whether they belong together, and what they share."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +49,7 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
     notes = [*found.notes, *mixed.notes, *_without_size(slides, layout)]
     if name is None and "encoder" not in mixed.found:
         notes.append(f"the encoder is not known: {layout.tool}'s files do not name it; encoder='...' does")
-    provenance: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "encoder": name,
         "mpp": None,
         "tile_um": None,
@@ -60,14 +59,13 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
         "folders": list(found.folders),
         **({"mixed": mixed.found} if mixed.found else {}),
         **common(slides),
-        "sample_sha256": _digest(slides),
     }
     source = SlideFiles(
         layout=layout,
         ids=tuple(slide.id for slide in slides),
         lengths=np.array([slide.length for slide in slides], np.int64),
         features=width,
-        provenance=provenance,
+        facts=facts,
         slides={slide.id: slide for slide in slides},
         said=tuple(notes),
         given=given,
@@ -130,8 +128,3 @@ def _without_size(slides: Sequence[Header], layout: Layout) -> list[str]:
     return [
         f"the tile size of {len(lack)} of {len(slides)} slides is not known ({and_more(lack[:3], len(lack))}): {why}"
     ]
-
-
-def _digest(slides: Sequence[Header]) -> str:
-    text = "\n".join(f"{slide.id} {slide.sample}" for slide in slides)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 
-from milkit.data.formats.header import Header, attributes, check_arrays, coords_of, features_of, number, sample
+from milkit.data.formats.header import Header, attributes, check_arrays, coords_of, features_of, number, sample_of
 from milkit.data.formats.layout import Layout
 
 TOOL = "TRIDENT"
@@ -54,7 +54,6 @@ def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
         tile_level0_px=sizes["patch_size_level0"],
         level0_magnification=sizes["level0_magnification"],
         said={name: said[name] for name in KEPT if name in said},
-        sample=sample(features),
     )
     return (header,)
 
@@ -67,6 +66,7 @@ LAYOUT = Layout(
     headers=headers,
     features=features_of("features"),
     positions=coords_of("coords"),
+    sample=sample_of("features"),
     lacks={"tile": "no attribute patch_size_level0 of coords; have TRIDENT cut the tiles, or give tile_um="},
     same=("patch_size", "target_magnification"),
 )
