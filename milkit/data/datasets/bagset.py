@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,9 @@ class MadeSource:
             raise DataError(f"No bag {bag_id!r}.{did_you_mean(bag_id, self.ids)}")
         return self.make(self._places[bag_id])
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_places", {bag: i for i, bag in enumerate(self.ids)})
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {bag: i for i, bag in enumerate(self.ids)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,166 @@
+"""Frames of a video and slices of a volume as bags: images in order, each with its place in time or depth."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from zipfile import BadZipFile
+
+import numpy as np
+
+from milkit.bag import Bag
+from milkit.data.datasets.colon import image_of
+from milkit.data.datasets.nifti import is_nifti, read_nifti
+from milkit.errors import DataError
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Images in order: one bag, whose instances are frames or slices.
+
+    Attributes:
+        id: the bag's name.
+        images: [n, h, w] or [n, h, w, 3], of any number type, in their own order.
+        position: place of each image, [n], in `unit`; None where it is not known.
+        unit: "s" of a video, "um" of a volume, "" where the position is not known.
+    """
+
+    id: str
+    images: np.ndarray
+    position: np.ndarray | None = None
+    unit: Literal["s", "um", ""] = ""
+
+    def bag(self, shrink: int = 1) -> Bag:
+        """The images as features: flattened pixels, float32 [n, d], in order; uint8 scaled to 0 ... 1, others as is.
+
+        Positions in micrometres become `coords_um` (x = 0, y = depth). Seconds are no micrometres: a model that needs
+        the order of frames has it in the order of the instances, and `position` keeps the times.
+
+        Args:
+            shrink: squares of so many pixels are averaged into one, to keep features few.
+
+        Raises:
+            DataError: images whose sides are no multiples of `shrink`.
+        """
+        n, height, width = self.images.shape[:3]
+        if shrink < 1 or height % shrink or width % shrink:
+            raise DataError(
+                f"Bag {self.id!r}: images of {height} x {width} pixels cannot be shrunk by {shrink}; give a "
+                "number that divides both sides."
+            )
+        x = self.images.astype(np.float32) / np.float32(255 if self.images.dtype == np.uint8 else 1)
+        x = x.reshape(n, height // shrink, shrink, width // shrink, shrink, -1).mean(axis=(2, 4)).reshape(n, -1)
+        coords = None
+        if self.unit == "um" and self.position is not None:
+            coords = np.stack([np.zeros(n), self.position], axis=1).astype(np.float32)
+        return Bag(self.id, x, coords)
+
+
+def frames(path: str | Path, *, fps: float | None = None, every: int = 1, id: str = "") -> Stack:
+    """The frames of a video, in order.
+
+    Args:
+        path: a folder of images, ordered by the numbers in their names (frame_2 before frame_10), or an array
+            [n, h, w] or [n, h, w, 3] in `.npy` or (alone) in `.npz`. Videos themselves are not decoded.
+        fps: frames a second, for positions in seconds; without it they have none.
+        every: take one frame of so many.
+        id: of the bag; "" takes the name of the folder or file.
+
+    Raises:
+        DataError: no images, images of several sizes, or an array of another shape.
+    """
+    path = Path(path).expanduser()
+    images = _folder(path, every) if path.is_dir() else _array(path)[::every]
+    if fps is not None and not (np.isfinite(fps) and fps > 0):
+        raise DataError(f"{path}: fps is {fps}; expected frames a second, above 0.")
+    seconds = None if fps is None else np.arange(len(images)) * every / fps
+    return Stack(id or path.stem, _checked(path, images), seconds, "" if fps is None else "s")
+
+
+def slices(path: str | Path, *, axis: int, spacing_mm: float | None = None, every: int = 1, id: str = "") -> Stack:
+    """The slices of a volume along one axis, in the order of the file.
+
+    Args:
+        path: `.npy`, `.npz` (one array), or uncompressed NIfTI-1 (`.nii`), whose voxels stand as [x, y, z]. NIfTI's
+            orientation (left, right, head, feet) is not applied.
+        axis: along which slices follow one another: 0, 1 or 2 of the array.
+        spacing_mm: millimetres from slice to slice; a NIfTI file says it itself. Without it slices have no position.
+        every: take one slice of so many.
+        id: of the bag; "" takes the file's name.
+
+    Raises:
+        DataError: no volume, an axis it does not have, or a spacing that the file contradicts.
+    """
+    path = Path(path).expanduser()
+    said: tuple[float, ...] | None = None
+    if is_nifti(path):
+        volume, said = read_nifti(path)
+    else:
+        volume = _array(path)
+    if volume.ndim != 3 or axis not in (0, 1, 2):
+        raise DataError(f"{path} has shape {volume.shape}, axis is {axis}; expected three axes, and one of 0, 1, 2.")
+    own = None if said is None else said[axis]
+    if spacing_mm is not None and not (np.isfinite(spacing_mm) and spacing_mm > 0):
+        raise DataError(f"{path}: spacing_mm is {spacing_mm}; expected millimetres, above 0.")
+    if own is not None and spacing_mm is not None and not np.isclose(own, spacing_mm, rtol=1e-3):
+        raise DataError(f"{path} says {own:g} mm from slice to slice, but spacing_mm={spacing_mm:g}; leave it out.")
+    step = own if spacing_mm is None else spacing_mm
+    images = _checked(path, np.moveaxis(volume, axis, 0)[::every])
+    depth = None if step is None else np.arange(len(images)) * every * step * 1000.0
+    return Stack(id or path.stem, images, depth, "" if step is None else "um")
+
+
+def _folder(path: Path, every: int) -> np.ndarray:
+    files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGES), key=_by_number)
+    if not files:
+        raise DataError(f"{path} holds no image ({', '.join(IMAGES)}).")
+    images: list[np.ndarray] = []
+    for file in files[::every]:
+        images.append(image_of(file))
+        if images[-1].shape != images[0].shape:
+            raise DataError(f"{file} has {images[-1].shape[:2]} pixels, {files[0].name} {images[0].shape[:2]}.")
+    return np.stack(images)
+
+
+def _by_number(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+    """Text and numbers in turn, so that 10 comes after 2."""
+    parts = re.split(r"(\d+)", path.stem)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts], path.name
+
+
+def _array(path: Path) -> np.ndarray:
+    """The one array of a `.npy` or `.npz` file, read without pickle and without trust in its header."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+        if not packed:
+            # a map is refused where the file is shorter than its header says
+            mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.array(mapped)
+        with np.load(path, allow_pickle=False) as arrays:
+            if len(arrays.files) != 1:
+                raise DataError(f"{path} holds {sorted(arrays.files)[:5]}; expected one array.")
+            array: np.ndarray = arrays[arrays.files[0]]
+            return array
+    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError, MemoryError) as error:
+        raise DataError(f"{path} cannot be read as an array (.npy, .npz) or NIfTI-1 (.nii): {error}.") from None
+
+
+def _checked(path: Path, images: np.ndarray) -> np.ndarray:
+    fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if not fits or 0 in images.shape or images.dtype.kind not in "fiu":
+        raise DataError(f"{path} holds {images.dtype} {images.shape}; expected images [n, h, w] or [n, h, w, 3].")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise DataError(f"{path} holds NaN or infinity; fill them (air, background) before use.")
+    return images
+
+
+def stacked(stacks: Sequence[Stack], shrink: int = 1) -> tuple[Bag, ...]:
+    """Bags of several stacks, whose images must be of one size; for `milkit.in_memory`."""
+    sizes = {stack.images.shape[1:]: stack.id for stack in stacks}
+    if len(sizes) > 1:
+        raise DataError(f"Images differ in size: {', '.join(f'{name!r} {size}' for size, name in sizes.items())}.")
+    return tuple(stack.bag(shrink) for stack in stacks)
