@@ -155,6 +155,12 @@ def _covariates(
 
 def _check_task(task: Task, table: CohortTable) -> None:
     check_columns(task, table.columns, table.file)
+    for column in task.columns:
+        if column in table.dates:
+            raise CohortError(
+                f"{table.file}: column {column!r}, a target, holds dates ({table.dates[column]}); a spreadsheet makes "
+                "dates of labels such as 1-2. Format the column as text, type those cells again, and save."
+            )
     for role, column in table.used.items():
         if column in task.columns:
             none = f" (or {role}='-' for none)" if role in ("site", "cohort") else ""

@@ -16,15 +16,17 @@ __all__ = ["Cohort", "CohortTable", "read_cohort"]
 
 @dataclass(frozen=True)
 class Cohort:
-    """A cohort table (CSV) and the features of its slides. Paths are relative to where the command is run."""
+    """A cohort table and the features of its slides. Paths are relative to where the command is run."""
 
-    table: str
-    """The CSV file, one row a slide."""
+    table: str | tuple[str, ...]
+    """The table, one row a slide: a CSV or .xlsx file; or two of them, one row a patient and one row a slide, which are
+    joined by patient (STAMP's clini and slide tables)."""
     features: str | tuple[str, ...]
     """The features: a store, files or a folder of another tool (docs/formats.md), or several of one kind that together
     hold the cohort."""
     slide: str = ""
-    """Column of the slide ids; "" takes the one that is recognised (slide_id, slide, bag_id, bag, image)."""
+    """Column of the slide ids; "" takes the one that is recognised (slide_id, slide, bag_id, bag, image; or else
+    sample_id, bag_name, and the file names in slide_path, filename, path)."""
     patient: str = ""
     """Column of the patient ids; "" recognises patient_id, patient, case_id; where there is none, each slide is
     its own patient."""
@@ -55,6 +57,8 @@ class Cohort:
     covariates: tuple[Covariate, ...] = ()
     """Columns that are an input of the model beside the features, such as ("age", "sex"): numbers if all cells are, else
     categories; `Numeric` and `Categorical` (milkit.data.covariates) say it explicitly."""
+    sheet: str = ""
+    """Of .xlsx tables, "" for the first."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
@@ -66,7 +70,8 @@ class Cohort:
             CohortError: a table that cannot be used; names file, line and column.
             DataError: features that cannot be used; names the file.
         """
-        table = read_cohort(self.table, slide=self.slide, patient=self.patient, site=self.site, cohort=self.cohort)
+        columns = {"slide": self.slide, "patient": self.patient, "site": self.site, "cohort": self.cohort}
+        table = read_cohort(self.table, **columns, sheet=self.sheet)
         table, source, notes = open_cohort(
             table,
             self.features,
@@ -79,7 +84,7 @@ class Cohort:
             task=task,
         )
         return build_study(
-            Path(self.table).stem,
+            Path(self.table if isinstance(self.table, str) else self.table[0]).stem,
             table,
             source,
             task,

@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from milkit.data.where import and_more
@@ -124,6 +124,40 @@ def repairs(rows: Iterable[str], slides: Iterable[str]) -> tuple[dict[str, str],
         if len(pairs) > len(best):
             best, how = pairs, what
     return best, how
+
+
+def in_one_way(
+    ids: Sequence[str], names: Sequence[str], held: Mapping[str, str], repair: Callable[[str], str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Ids that name somebody after a repair where no other id and no other name could be meant.
+
+    Args:
+        ids: that ask; those in `held` ask no more, but still stand in the way of others.
+        names: of those that can be meant.
+        held: ids that have found their name already.
+        repair: what is compared; ids that it makes "" are left alone.
+
+    Returns:
+        id -> name; and id -> why not, of those with several ways.
+    """
+    meant: dict[str, list[str]] = {}
+    for name in names:
+        meant.setdefault(repair(name), []).append(name)
+    asking: dict[str, list[str]] = {}
+    for name in ids:
+        asking.setdefault(repair(name), []).append(name)
+    found, unclear = {}, {}
+    for name in ids:
+        key = repair(name)
+        if name in held or not key or key not in meant:
+            continue
+        if len(meant[key]) == 1 and len(asking[key]) == 1:
+            found[name] = meant[key][0]
+        else:
+            could = meant[key] if len(meant[key]) > 1 else [other for other in asking[key] if other != name]
+            word = "it could be" if len(meant[key]) > 1 else "the file also has"
+            unclear[name] = f"{word} {and_more([repr(c) for c in could[:3]], len(could))}"
+    return found, unclear
 
 
 def examples(ids: Sequence[str], count: int = 3) -> str:

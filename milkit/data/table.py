@@ -1,15 +1,17 @@
-"""The cohort table: a CSV of slides and patients, read as text, checked row by row."""
+"""The cohort table: slides and patients from CSV or .xlsx, read as text, checked row by row."""
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from milkit.data.cells import Cells, is_workbook, read_cells
+from milkit.data.joined_tables import Side, join
+from milkit.data.matching import file_stem
 from milkit.data.targets import is_missing
-from milkit.data.text import parse, read_text
 from milkit.data.where import Where, did_you_mean
 from milkit.errors import CohortError
 
@@ -20,6 +22,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "cohort": ("cohort",),
 }
 """Column names that are recognised when none is given; case, spaces and hyphens do not matter."""
+FALLBACKS = ("sample_id", "bag_name", "slide_path", "filename", "file_name", "path")
+"""Columns of slides in the tables of soma, torchmil, MIL_BASELINE, STAMP and DSMIL: taken where no other is there."""
+PATHS = ("slide_path", "filename", "file_name", "path")
+"""Those of them that hold files."""
 NONE = "-"
 """Given as a column's name: use no such column, even if one would be recognised."""
 
@@ -38,7 +44,8 @@ class CohortTable:
         used: name of the column that was taken for "slide", "patient", "site" and "cohort".
         where: file and line of each row.
         notes: which columns were taken for what.
-        digest: sha256 of the file.
+        digest: sha256 of the file, or of both.
+        dates: columns in which a spreadsheet holds dates, with the first such cell in words.
     """
 
     file: str
@@ -51,6 +58,7 @@ class CohortTable:
     where: Where
     notes: tuple[str, ...] = ()
     digest: str = ""
+    dates: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -58,33 +66,63 @@ class CohortTable:
 
 
 def read_cohort(
-    path: str | Path, *, slide: str = "", patient: str = "", site: str = "", cohort: str = ""
+    path: str | Path | Sequence[str | Path],
+    *,
+    slide: str = "",
+    patient: str = "",
+    site: str = "",
+    cohort: str = "",
+    sheet: str = "",
 ) -> CohortTable:
-    """Read a cohort table.
+    """Read a cohort table, or a table of patients and one of slides.
 
-    The file is UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs. Everything
-    is read as text, so that an id keeps its leading zeros.
+    A file is UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs, or an .xlsx workbook.
+    Everything is read as text, so that an id keeps its leading zeros.
 
     Args:
-        path: the CSV file.
-        slide: name of the column with the slide (bag) ids; "" takes the one that `ALIASES` recognises.
+        path: the file; or two, one row a patient and one row a slide (STAMP's clini and slide tables, in any order),
+            which are joined by patient.
+        slide: name of the column with the slide (bag) ids; "" takes the one that `ALIASES` recognises, or else
+            `FALLBACKS`. Of a column of paths (`PATHS`) the file names are the ids, without folder and extension.
         patient: likewise; where there is none, each slide is its own patient.
         site: likewise; "-" uses none.
         cohort: likewise; "-" uses none.
+        sheet: of workbooks, "" for the first.
 
     Raises:
         CohortError: no such file, not text, a header that names a column twice, a row with too many or too
-            few cells, no rows, two columns that could be meant, a missing or a duplicate id.
+            few cells, no rows, two columns that could be meant, a missing or a duplicate id, two tables that do not
+            go together.
     """
-    path = Path(path).expanduser()
-    text, digest = read_text(path, "cohort table", CohortError)
-    table = parse(text, str(path), CohortError)
-    if not table.rows:
-        raise CohortError(f"{path}: the table is empty; expected a header and one row a slide.")
-    cells = {name: np.array([row[i] for row in table.rows], np.str_) for i, name in enumerate(table.header) if name}
-    unnamed = tuple(f"{path.name}: a column without a name is not read" for name in table.header if not name)
-    names = {"slide": slide, "patient": patient, "site": site, "cohort": cohort}
-    return table_of(str(path), cells, np.array(table.lines), **names, notes=unnamed, digest=digest)
+    paths = (path,) if isinstance(path, (str, Path)) else tuple(path)
+    if len(paths) not in (1, 2):
+        raise CohortError(f"A cohort is one table, or one of patients and one of slides; {len(paths)} are given.")
+    read = [read_cells(one, sheet if is_workbook(one) or len(paths) == 1 else "") for one in paths]
+    cells = read[0] if len(read) == 1 else join([Side(one, *_id_columns(one, slide, patient)) for one in read])
+    table = table_of(
+        cells.file,
+        cells.columns,
+        cells.lines,
+        slide=slide,
+        patient=patient,
+        site=site,
+        cohort=cohort,
+        notes=cells.notes,
+        digest=cells.digest,
+        line_word=cells.line_word,
+    )
+    numeric = [f"{role} {table.used[role]!r}" for role in ("slide", "patient") if table.used.get(role) in cells.numbers]
+    note = f"the spreadsheet holds numbers as ids ({', '.join(numeric)}): leading zeros, if they had any, are gone"
+    return replace(table, dates=cells.dates, notes=(*table.notes, *[note] * bool(numeric)))
+
+
+def _id_columns(cells: Cells, slide: str, patient: str) -> tuple[str, str]:
+    """The columns of slides and of patients in one of two tables; "" where it has none."""
+    named = slide if slide in cells.columns else ""
+    return (
+        named if slide else _column("slide", "", cells.columns, cells.file),
+        _column("patient", patient, cells.columns, cells.file),
+    )
 
 
 def table_of(
@@ -111,7 +149,8 @@ def table_of(
             f"{file}: no column with slide ids; the columns are {list(cells)}. Call it one of "
             f"{', '.join(ALIASES['slide'])}, or name it: slide='my_column'."
         )
-    ids = cells[found["slide"]]
+    ids, path_note = _ids(cells, found["slide"])
+    notes += path_note
     where = Where(file, lines, ids, line_word)
     _check_ids(ids, found["slide"], where)
     if found["patient"]:
@@ -159,13 +198,33 @@ def _column(role: str, name: str, cells: Mapping[str, np.ndarray], file: str) ->
                 f"{did_you_mean(name, cells)}"
             )
         return name
-    known = [c for c in cells if re.sub(r"[\s\-]+", "_", c.lower()) in ALIASES[role]]
+    known = [c for c in cells if _plain(c) in ALIASES[role]]
+    if role == "slide" and not known:
+        known = [c for c in cells if _plain(c) in FALLBACKS or _is_dsmil(c, cells)]
     if len(known) > 1:
         raise CohortError(
             f"{file}: the columns {known} could each be the {role}; say which: {role}={known[0]!r}"
             f"{'' if role == 'slide' else f' (or {role}={NONE!r} for none)'}."
         )
     return known[0] if known else ""
+
+
+def _plain(column: str) -> str:
+    """A column's name as it is recognised."""
+    return re.sub(r"[\s\-]+", "_", column.lower())
+
+
+def _is_dsmil(column: str, cells: Mapping[str, np.ndarray]) -> bool:
+    """DSMIL's column of feature files has the name 0, because its writer gave none."""
+    return column == "0" and "label" in cells and all(str(cell).endswith(".csv") for cell in cells[column])
+
+
+def _ids(cells: Mapping[str, np.ndarray], column: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Ids of the slides, and a note where they are file names of paths."""
+    if _plain(column) not in PATHS and not _is_dsmil(column, cells):
+        return cells[column], ()
+    ids = np.array([file_stem(str(cell)) for cell in cells[column]], np.str_)
+    return ids, (f"slide ids are the file names in column {column!r}, without folder and extension",)
 
 
 def _check_filled(cells: np.ndarray, column: str, where: Where) -> None:

@@ -44,7 +44,7 @@ def read_text(path: Path, what: str, error: type[MilkitError]) -> tuple[str, str
     except OSError as fault:
         raise error(f"The {what} {path} cannot be read: {fault.strerror or fault}.") from None
     if raw[:4] == b"PK\x03\x04" or raw[:4] == b"\xd0\xcf\x11\xe0":
-        raise error(f"{path} is a spreadsheet, not text; save it as CSV (UTF-8) and give that file.")
+        raise error(f"{path} is a spreadsheet, not text; save it as CSV (UTF-8) or, for a cohort table, as .xlsx.")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise error(f"{path} is UTF-16 text; save it as CSV in UTF-8.")
     try:

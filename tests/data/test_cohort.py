@@ -99,7 +99,8 @@ WRONG = {
     "open quote": ('slide,label\na,"1\nb,0\n', "line 2: not valid CSV"),
     "not utf-8": ("slide,label\na,1\nb,ü\n".encode("latin-1"), r"cohort\.csv, line 3: not UTF-8"),
     "utf-16": ("slide,label\na,1\n".encode("utf-16"), "is UTF-16 text"),
-    "spreadsheet": (b"PK\x03\x04....", "is a spreadsheet"),
+    "spreadsheet": (b"PK\x03\x04....", "is a damaged spreadsheet"),
+    "old spreadsheet": (b"\xd0\xcf\x11\xe0....", "is a spreadsheet, not text; save it as"),
     "zero byte": (b"slide,label\na,\x00\n", "line 2: holds a zero byte"),
 }
 

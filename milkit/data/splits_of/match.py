@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from milkit.data.build import NO_ROW
-from milkit.data.matching import as_number, examples, file_stem, hint
+from milkit.data.matching import as_number, examples, file_stem, hint, in_one_way
 from milkit.data.splits_of.named import NamedSplits
 from milkit.data.study import Study
 from milkit.data.where import and_more
@@ -85,12 +85,14 @@ def _matched(ids: Sequence[str], study: Study, level: str) -> Matched:
     rows = _rows(study, level)
     held: dict[str, str] = {}  # id of the file -> name in the cohort
     for name in ids:
-        held |= {name: same for same in (name.strip(), name) if same in rows or same in out}
+        for same in (name.strip(), name):
+            if same in rows or same in out:
+                held[name] = same
     exact, notes = len(held), []
     doubtful: dict[str, str] = {}
     if level != "bag":  # milkit wrote those itself
         for what, repair in _REPAIRS:
-            repaired, unclear = _repaired(ids, [*rows, *(o for o in out if o not in rows)], held, repair)
+            repaired, unclear = in_one_way(ids, [*rows, *(o for o in out if o not in rows)], held, repair)
             doubtful |= unclear
             if repaired:
                 name, meant = next(iter(repaired.items()))
@@ -121,30 +123,6 @@ def _rows(study: Study, level: str) -> dict[str, tuple[int, ...]]:
         for name in dict.fromkeys(names):
             rows.setdefault(name, []).append(row)
     return {name: tuple(found) for name, found in rows.items()}
-
-
-def _repaired(
-    ids: Sequence[str], names: Sequence[str], held: Mapping[str, str], repair: Callable[[str], str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Ids that name somebody after a repair, in one way only; and the others of them, with what they could be."""
-    meant: dict[str, list[str]] = {}
-    for name in names:
-        meant.setdefault(repair(name), []).append(name)
-    asking: dict[str, list[str]] = {}
-    for name in ids:
-        asking.setdefault(repair(name), []).append(name)
-    found, unclear = {}, {}
-    for name in ids:
-        key = repair(name)
-        if name in held or not key or key not in meant:
-            continue
-        if len(meant[key]) == 1 and len(asking[key]) == 1:
-            found[name] = meant[key][0]
-        else:
-            could = meant[key] if len(meant[key]) > 1 else [other for other in asking[key] if other != name]
-            word = "it could be" if len(meant[key]) > 1 else "the file also has"
-            unclear[name] = f"{word} {and_more([repr(c) for c in could[:3]], len(could))}"
-    return found, unclear
 
 
 def _files(named: NamedSplits) -> str:
