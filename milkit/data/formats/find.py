@@ -12,6 +12,7 @@ from milkit.data.formats.header import Header, opened
 from milkit.data.formats.kind import kind_of
 from milkit.data.formats.known import BY_NAME, LAYOUTS, tools
 from milkit.data.formats.layout import Layout
+from milkit.data.formats.not_features import not_features
 from milkit.data.store_write import FORMAT
 from milkit.data.where import and_more
 from milkit.errors import DataError
@@ -116,11 +117,10 @@ def _strange(file: h5py.File | None, kind: str) -> str:
     """What a file looks like that no layout claims."""
     if file is None:
         return f"it is {f'of kind {kind}' if kind else 'no kind of file'} that holds no features milkit knows"
+    other = not_features(file)
+    if other is not None:
+        return other.words
     held = sorted(file)
-    if held == ["coords"]:
-        return "it holds tile positions but no features (a *patches* file); give the folder of the features"
-    if "imgs" in file:
-        return "it holds images of tiles, not features; extract features first"
     if "features" in file:
         attributes = sorted({name for data in held for name in file[data].attrs})[:6]
         return f"it holds {held[:6]} with attributes {attributes}, which no tool that milkit knows writes"

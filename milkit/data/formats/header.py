@@ -83,8 +83,8 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def number(path: Path, said: Mapping[str, Any], name: str) -> float | None:
-    """An attribute of `coords` that is a number above 0; None where it is absent.
+def number(path: Path, said: Mapping[str, Any], name: str, of: str = "'coords'") -> float | None:
+    """An attribute (of `coords`, or of what `of` says) that is a number above 0; None where it is absent.
 
     Raises:
         DataError: anything else.
@@ -96,19 +96,34 @@ def number(path: Path, said: Mapping[str, Any], name: str) -> float | None:
     except (TypeError, ValueError):
         result = float("nan")
     if not (np.isfinite(result) and result > 0):
-        raise DataError(f"{path}: attribute {name!r} of 'coords' is {said[name]!r}; expected a number above 0.")
+        raise DataError(f"{path}: attribute {name!r} of {of} is {said[name]!r}; expected a number above 0.")
     return result
 
 
+def label_of(value: Any) -> str | None:
+    """A label as text, from an attribute or a dataset of one value; None where it is absent or several."""
+    if isinstance(value, h5py.Dataset):
+        value = value[()] if value.size == 1 else None
+    value = _plain(value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value)
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+
+
 def check_arrays(
-    path: Path, file: h5py.Group, name: str = "features", *, whole: bool = True, where: str = ""
+    path: Path,
+    file: h5py.Group,
+    name: str = "features",
+    *,
+    positions: str = "coords",
+    whole: bool = True,
+    where: str = "",
 ) -> tuple[h5py.Dataset, h5py.Dataset | None]:
-    """Features [n, d] and `coords` [n, 2] of a slide, by shape and dtype only.
+    """Features [n, d] and positions [n, 2] of a slide, by shape and dtype only.
 
     Args:
         path: of the file, for messages.
         file: it, or the group of a slide in it.
         name: of the dataset of features.
+        positions: of the dataset of positions; "" leaves them alone.
         whole: positions must be whole pixels.
         where: the group's name, for messages.
 
@@ -116,7 +131,7 @@ def check_arrays(
         DataError: one vector a slide, shapes that do not fit, values that are no floats, positions that are not
             whole pixels.
     """
-    features, coords = file[name], file.get("coords")
+    features, coords = file[name], file.get(positions) if positions else None
     shape = features.shape
     at = f"{path}, {where!r}" if where else str(path)
     if len(shape) == 1 or (len(shape) == 2 and shape[0] == 1 and _many(coords)):

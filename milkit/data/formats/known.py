@@ -1,9 +1,19 @@
 """The layouts that are read: the only list. Where two could claim a file, the earlier one is asked first."""
 
-from milkit.data.formats import clam, jld, svm, trident
+from milkit.data.formats import acmil, clam, groups, jld, mussel, stamp, svm, torchmil_h5, trident
 from milkit.data.formats.layout import Layout
 
-LAYOUTS: tuple[Layout, ...] = (jld.LAYOUT, trident.LAYOUT, clam.LAYOUT, svm.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (
+    jld.LAYOUT,
+    mussel.LAYOUT,
+    trident.LAYOUT,
+    stamp.LAYOUT,
+    torchmil_h5.LAYOUT,
+    clam.LAYOUT,
+    acmil.LAYOUT,
+    groups.LAYOUT,
+    svm.LAYOUT,
+)
 """Every layout, the more particular before the more general."""
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
