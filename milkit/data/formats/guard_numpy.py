@@ -4,7 +4,7 @@ import io
 import math
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
     return values.reshape(shape, order="F" if columns_first else "C")
 
 
-def _head(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
+def _head(path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape, dtype, and whether the first index runs fastest; the file then stands at the first number."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
