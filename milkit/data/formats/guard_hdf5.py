@@ -355,9 +355,7 @@ class Dataset(_Inside, h5py.Dataset):
                 f"{self.name!r} is compressed by {', '.join(strange)}, which milkit does not read; write it with gzip "
                 "or without (h5repack -f NONE)."
             )
-        opaque = isinstance(kind, h5t.TypeOpaqueID) and kind.get_size() == 2  # how h5py writes bfloat16
-        plain = isinstance(kind, (*_NUMBERS, h5t.TypeStringID, h5t.TypeReferenceID))
-        if not (opaque or plain or _is_record(kind)):
+        if not _plain(kind):
             raise self._bad(f"{self.name!r} holds {self.dtype}, neither numbers nor text; the file is of another kind.")
 
     def _check_all_there(self) -> None:
@@ -387,6 +385,16 @@ def _is_record(kind: Any) -> bool:
         return False
     members = [kind.get_member_type(i) for i in range(kind.get_nmembers())]
     return all(isinstance(member, (*_NUMBERS, h5t.TypeReferenceID)) for member in members)
+
+
+def _plain(kind: Any) -> bool:
+    """Whether the library reads a type safely: numbers, text, references, and records of numbers and references."""
+    if isinstance(kind, h5t.TypeCompoundID):
+        members = [kind.get_member_type(i) for i in range(kind.get_nmembers())]
+        return all(isinstance(member, (*_NUMBERS, h5t.TypeReferenceID)) for member in members)
+    if isinstance(kind, h5t.TypeOpaqueID):
+        return bool(kind.get_size() == 2)  # how h5py writes bfloat16
+    return isinstance(kind, (*_NUMBERS, h5t.TypeStringID, h5t.TypeReferenceID))
 
 
 def _rows(args: Any, n: int) -> tuple[slice, Any]:
