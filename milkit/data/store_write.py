@@ -243,8 +243,8 @@ def _write_all(file: io.RawIOBase, values: np.ndarray) -> None:
         left = left[file.write(left) :]
 
 
-def as_stored(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
-    """The features as they go to disk; raises where they do not fit."""
+def as_stored(name: str, x: np.ndarray, dtype: str, first: int = 0) -> np.ndarray:
+    """The features as they go to disk, from instance `first` on; raises where they do not fit."""
     if x.dtype == value_dtype(dtype):
         return np.ascontiguousarray(x).view(disk_dtype(dtype))
     with np.errstate(over="ignore", under="ignore"):  # overflow is reported below, underflow to 0 is rounding
@@ -255,7 +255,7 @@ def as_stored(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
     if over.any():
         row, column = np.argwhere(over)[0].tolist()
         raise DataError(
-            f"Bag {name!r}: the value {x[row, column]} at instance {row}, feature {column} is beyond what "
+            f"Bag {name!r}: the value {x[row, column]} at instance {first + row}, feature {column} is beyond what "
             f"{dtype} holds{' (65504)' if dtype == 'float16' else ''}; write the store with dtype='float32'"
             f"{'' if dtype == 'float16' else ' and scaled features'}."
         )
