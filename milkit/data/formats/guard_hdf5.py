@@ -169,8 +169,8 @@ class Group(_Inside, h5py.Group):
     def _get(self, name: Any, lapl: Any = None) -> Any:
         if isinstance(name, h5r.Reference):
             found = h5r.dereference(name, self.id)
-            if not found:
-                raise self._bad("a reference to nothing; the file is damaged.")
+            if not found or not h5i.get_name(found):
+                raise self._bad("it refers to something that is not, or no longer, in it; it is damaged. Get it anew.")
         elif isinstance(name, str | bytes):
             self._check_links(name)
             found = h5o.open(self.id, self._e(name), lapl=self._lapl)
