@@ -131,7 +131,18 @@ class Store:
             )
         both = np.where(np.isnan(own), values, own)
         digest = hashlib.sha256(both.tobytes()).hexdigest()
-        return replace(self, mpp=both, provenance={**self.provenance, "mpp_sha256": digest})
+        placed = replace(self, mpp=both, provenance={**self.provenance, "mpp_sha256": digest})
+        return replace(placed, provenance={**placed.provenance, **placed._scale()})
+
+    def _scale(self) -> dict[str, float]:
+        """Tile width and mpp of the tiles by the bags' own sizes, medians, where the file does not say them."""
+        if self.mpp is None or self.tile_level0_px is None or self.provenance["tile_um"] is not None:
+            return {}
+        widths = self.tile_level0_px * self.mpp
+        if np.isnan(widths).any():
+            return {}
+        tile_um, tile_px = float(np.median(widths)), self.provenance["tile_px"]
+        return {"tile_um": tile_um, **({"mpp": tile_um / tile_px} if tile_px else {})}
 
     def given(self, facts: Given) -> "Store":
         """The same store with what the user says beside it.

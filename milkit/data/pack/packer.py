@@ -132,7 +132,7 @@ class Packer:
             more = ["... and perhaps others: the rest was not tried"] if len(wrong) == WRONG else []
             raise DataError("\n".join(wrong + more))
 
-    def _results(self, tasks: Sequence[Task]) -> Generator[Written | str]:
+    def _results(self, tasks: Sequence[Task]) -> Generator[Written | str, None, None]:
         if self.processes == 1 or len(tasks) < 2:
             one = Converter(self.plan.opened.source, self.plan.dtype, self.keep)
             for task in tasks:

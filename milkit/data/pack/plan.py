@@ -81,8 +81,12 @@ class Opened:
         return [int(length[name]) for name in self.ids]
 
 
-def open_asked(asked: Asked) -> Opened:
+def open_asked(asked: Asked, empty: bool = False) -> Opened:
     """Open the features that are to be packed.
+
+    Args:
+        asked: what the user says.
+        empty: whether features without any instance will do.
 
     Raises:
         DataError: features that cannot be used, or none at all.
@@ -111,11 +115,11 @@ def open_asked(asked: Asked) -> Opened:
     known = dict(zip(source.ids, source.lengths.tolist(), strict=True))
     chosen = list(source.ids) if wanted is None else [n for n in source.ids if n in set(wanted)]
     ids = tuple(name for name in chosen if known[name])
-    if not ids:
+    if not ids and not empty:
         raise DataError(f"{', '.join(asked.paths)}: no slide with an instance to pack.")
-    empty = tuple(name for name in chosen if not known[name])
+    without = tuple(name for name in chosen if not known[name])
     notes = [*getattr(source, "notes", ()), *notes]
-    return Opened(source, ids, empty, tuple(notes), said or asked.encoder or None, _mpp_of(source))
+    return Opened(source, ids, without, tuple(notes), said or asked.encoder or None, _mpp_of(source))
 
 
 def _stores(paths: Sequence[str]) -> bool:
