@@ -115,7 +115,7 @@ def _check_names(slides: Side, patients: Side, added: Sequence[str]) -> None:
     both = [name for name in added if name in slides.cells.columns]
     if both:
         raise CohortError(
-            f"{slides.cells.file} and {patients.cells.file} both have a column {both[0]!r}; take it out of one, so that "
+            f"{slides.cells.file} and {patients.cells.file} both have a column {both[0]!r}; take it out of one, so "
             "that it is clear which counts."
         )
 
