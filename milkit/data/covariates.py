@@ -21,6 +21,8 @@ from milkit.data.where import Where, and_more, did_you_mean
 from milkit.errors import CohortError, ConfigError
 from milkit.fields import check_fields
 
+NEVER_MISSING = "which was never missing in training"
+"""Said in a note on a kept model's other cohort."""
 MOST_LEVELS = 20
 """A column of words with more distinct ones is free text or ids, unless its levels are written down."""
 
@@ -248,7 +250,7 @@ def _note(coding: Coding, cells: np.ndarray, recognised: bool) -> str:
     lacking = int(is_missing(cells).sum())
     gone = f", missing in {lacking} bag(s)" if lacking else ""
     if lacking and not coding.missing:
-        gone += ", none of which training knew: they are read as " + (
+        gone += f", {NEVER_MISSING}: read there as " + (
             "the mean of the training part" if coding.kind == "numeric" else "none of the levels"
         )
     known = set(cells.tolist()) - {""}

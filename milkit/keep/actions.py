@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from milkit import config
+from milkit.data.covariates import NEVER_MISSING
 from milkit.data.memory import InMemory
 from milkit.data.table import read_cohort
 from milkit.errors import ConfigError
@@ -124,7 +125,8 @@ def predict(
     kept = load_model(model, trust_source=trust_source)
     given = None if cohort is None else read_cohort(cohort, slide=slide, patient=patient, site="-", cohort="-")
     table, source, marks, _ = open_like(kept.facts, _features(features), given)
-    answers, _ = answers_of(kept, source, table, tell)
+    answers, study = answers_of(kept, source, table, tell)
+    marks += [note for note in study.flow.notes if NEVER_MISSING in note]
     by = "slide" if table is None or kept.facts["measured"] == "slide" else "patient"
     rows = table_of_answers(kept, answers, [*kept.facts["marks"], *marks], by)
     if out is not None:

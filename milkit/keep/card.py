@@ -64,6 +64,7 @@ def _io(kept: Kept) -> list[tuple[str, str]]:
         ("Micrometres a pixel", _known(features["mpp"])),
         ("Tile", f"{_known(features['tile_um'])} µm, {_known(features['tile_px'])} px"),
         ("Features kept as", _known(features["dtype"])),
+        *(("Covariates", _covariates(kept)),) * bool(kept.codings),
         ("A bag is", "all slides of a patient" if facts["unit"] == "patient" else "a slide"),
         ("Answers", ", ".join(kept.names)),
     ]
@@ -77,6 +78,10 @@ def _io(kept: Kept) -> list[tuple[str, str]]:
     if facts["risk_cut"]:
         pairs.append(("High risk from", f"{facts['risk_cut']['value']:.4f} ({facts['risk_cut']['from']})"))
     return pairs
+
+
+def _covariates(kept: Kept) -> str:
+    return "; ".join(f"{c.column} ({', '.join(c.levels) or 'a number'})" for c in kept.codings)
 
 
 def _known(value: Any) -> str:
@@ -134,7 +139,8 @@ def _limits(kept: Kept) -> tuple[str, ...]:
 
 def _use(kept: Kept, folder: str) -> str:
     trust = " --trust-source" if "source" in kept.facts else ""
+    cohort = " --cohort COHORT.csv" if kept.codings else ""
     return (
-        f"milkit predict {folder} STORE.h5 --out predictions.csv{trust}\n"
+        f"milkit predict {folder} STORE.h5{cohort} --out predictions.csv{trust}\n"
         f"milkit evaluate {folder} STORE.h5 COHORT.csv --out DIR{trust}"
     )

@@ -62,8 +62,9 @@ def external_study(kept: Kept, features: Features, file: Path, reading: Reading)
     measured = kept.facts["measured"] == "slide"
     unit: Unit = "slide" if measured else kept.facts["unit"]
     study = build_study(
-        file.stem, opened or table, source, task, unit, split="-", slide_labels=measured, notes=tuple(notes)
-    )
+        file.stem, opened or table, source, task, unit, split="-", slide_labels=measured, notes=tuple(notes),
+        covariates=kept.codings,
+    )  # fmt: skip
     return replace(study, targets=Targets(study.targets.values, _names(kept, study))), marks
 
 

@@ -57,7 +57,7 @@ def predictions_of(kept: Kept, study: Study, tell: Callable[[int, int], None] | 
         check(row, bag)
         return bag
 
-    said = speak(kept, study.lengths, read, tell)
+    said = speak(kept, study.lengths, read, tell, covariates=study.covariates)
     n = len(study)
 
     def text(values: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from milkit.execute.prepare import Prepared, prepare
 from milkit.experiment import Experiment
 from milkit.keep.decide import centres_of, decide
 from milkit.keep.features import feature_facts
-from milkit.keep.folder import FORMAT, Kept, stacked_like
+from milkit.keep.folder import FORMAT, SCALERS, Kept, stacked_like
 from milkit.keep.ids import digests, seen_in
 from milkit.keep.refit import refit
 from milkit.keep.run import Finished, as_tree, read_members
@@ -58,7 +58,8 @@ def make_model(run: Finished, experiment: Experiment, how: How, tell: Callable[[
     study = prepared.study
     arrays, _ = read_members(run)
     out = prepared.out_features
-    tree = as_tree(arrays, _like(experiment, study.features, out, len(run.runs)), run.folder)
+    like = _like(experiment, study.features, out, len(run.runs), study.covariate_count)
+    tree = as_tree(arrays, like, run.folder)
     split = {(s.repeat, s.fold, s.inner): i for i, s in enumerate(prepared.plan.splits)}
     of = [split[int(r["repeat"]), int(r["fold"]), int(r["inner"])] for r in run.runs]
     centres = centres_of(run.validation, experiment.task)
@@ -72,8 +73,8 @@ def make_model(run: Finished, experiment: Experiment, how: How, tell: Callable[[
     fitted = sorted({int(i) for s in prepared.plan.splits for i in (*s.train, *s.validation)})
     tell("reading the features once, for the digests of what was trained on")
     facts = _facts(run, experiment, study, how, members, study.features, out, seen_in(study, fitted))
-    shift, inverse = _scalers(prepared, of)
-    return Kept(facts, experiment.model, experiment.task, tree["params"], tree["buffers"], shift, inverse)
+    scalers = _scalers(prepared, of)
+    return Kept(facts, experiment.model, experiment.task, tree["params"], tree["buffers"], **scalers)
 
 
 def _refitted(run: Finished, experiment: Experiment, tell: Callable[[str], None]) -> Kept:
@@ -93,11 +94,12 @@ def _refitted(run: Finished, experiment: Experiment, tell: Callable[[str], None]
     ]
     seen = seen_in(study, range(len(study)))
     facts = _facts(run, experiment, study, "refit", members, study.features, prepared.out_features, seen)
-    shift, inverse = _scalers(prepared, [0] * len(members))
-    kept = Kept(facts, experiment.model, experiment.task, tree["params"], tree["buffers"], shift, inverse)
+    scalers = _scalers(prepared, [0] * len(members))
+    kept = Kept(facts, experiment.model, experiment.task, tree["params"], tree["buffers"], **scalers)
     if isinstance(experiment.task, Survival) and experiment.task.loss == "cox":
         # nobody is held out of a refit: its log risks are counted from their mean over the patients it trained on
-        for member, own in zip(members, speak(kept, study.lengths, study.read).members, strict=True):
+        said = speak(kept, study.lengths, study.read, covariates=study.covariates)
+        for member, own in zip(members, said.members, strict=True):
             member["centre"] = float(own.mean())
     return kept
 
@@ -121,6 +123,8 @@ def _without_data(run: Finished, experiment: Experiment) -> Kept:
     """The ensemble of a study whose bags are gone: what is needed must stand in the run folder."""
     task = experiment.task
     needs = "the feature scalers (train.standardise)" if experiment.train.standardise else ""
+    if getattr(experiment.model, "takes_covariates", False):
+        needs = "the scale of the covariates"
     if isinstance(task, Regression) and task.standardise:
         needs = "the scale of the target (Regression.standardise)"
     if needs:
@@ -166,8 +170,8 @@ def _width_of(experiment: Experiment, arrays: Mapping[str, np.ndarray], out: int
     raise RunFolderError(f"The weights in {folder} are not those of the model in its config.json; restore it.")
 
 
-def _like(experiment: Experiment, width: int, out: int, members: int) -> dict[str, Any]:
-    params, buffers = stacked_like(experiment.model, width, out, members)
+def _like(experiment: Experiment, width: int, out: int, members: int, covariates: int = 0) -> dict[str, Any]:
+    params, buffers = stacked_like(experiment.model, width, out, members, covariates)
     return {"params": params, "buffers": buffers}
 
 
@@ -196,15 +200,15 @@ def _loss_facts(prepared: Prepared, split: int) -> dict[str, Any]:
     }
 
 
-def _scalers(prepared: Prepared, split: Sequence[int]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Each member's scaling of the features, [m, d]."""
-    if prepared.hyper[0].shift is None:
-        return None, None
+def _scalers(prepared: Prepared, split: Sequence[int]) -> dict[str, np.ndarray | None]:
+    """Each member's scaling of features [m, d] and covariates [m, v]; None for what is not scaled."""
     chosen = [prepared.hyper[i] for i in split]
-    return (
-        np.stack([np.asarray(h.shift, np.float32) for h in chosen]),
-        np.stack([np.asarray(h.inverse_scale, np.float32) for h in chosen]),
-    )
+
+    def stacked(name: str) -> np.ndarray | None:
+        each = [getattr(h, name) for h in chosen]
+        return None if each[0] is None else np.stack([np.asarray(a, np.float32) for a in each])
+
+    return {name: stacked(name) for name in SCALERS}
 
 
 def _facts(
@@ -232,6 +236,9 @@ def _facts(
         "out_features": out_features,
         "scaled": experiment.train.standardise,
         "features": feature_facts(provenance, dtype),
+        "covariates": []
+        if study is None or study.covariates is None
+        else [asdict(c) for c in study.covariates.codings],
         "unit": experiment.unit,
         "aggregate": experiment.aggregate,
         "measured": measured,

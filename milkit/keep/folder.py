@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from milkit import config
+from milkit.data.covariates import Coding
 from milkit.errors import ConfigError, RunFolderError
 from milkit.experiment import allowed_types
 from milkit.task import Task
@@ -28,6 +29,7 @@ from milkit.train.state import initial_arrays
 
 FORMAT = 1
 FACTS, WEIGHTS, CARD = "model.json", "weights.safetensors", "README.md"
+SCALERS = ("shift", "inverse_scale", "covariate_shift", "covariate_inverse")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class Kept:
         task: what it predicts.
         params, buffers: the members' arrays, stacked: [m, ...].
         shift, inverse_scale: each member's scaling of the features, float32 [m, d], or None.
+        covariate_shift, covariate_inverse: each member's scaling of the covariates, float32 [m, v], or None.
     """
 
     facts: dict[str, Any]
@@ -49,6 +52,8 @@ class Kept:
     buffers: Any
     shift: np.ndarray | None
     inverse_scale: np.ndarray | None
+    covariate_shift: np.ndarray | None = None
+    covariate_inverse: np.ndarray | None = None
 
     @property
     def kind(self) -> str:
@@ -66,6 +71,11 @@ class Kept:
         return self.facts["members"]
 
     @property
+    def codings(self) -> tuple[Coding, ...]:
+        """How the columns that it reads beside the features become numbers; () for a model without covariates."""
+        return codings_of(self.facts)
+
+    @property
     def threshold(self) -> np.ndarray:
         """Cut on the probability of each label (binary: of the positive class), [labels]; empty for other tasks."""
         return np.array(self.facts["threshold"]["value"], np.float64)
@@ -78,7 +88,12 @@ class Kept:
     def tree(self) -> dict[str, Any]:
         """The arrays of `weights.safetensors`."""
         tree = {"params": self.params, "buffers": self.buffers}
-        return tree if self.shift is None else tree | {"shift": self.shift, "inverse_scale": self.inverse_scale}
+        return tree | {k: v for k in SCALERS if (v := getattr(self, k)) is not None}
+
+
+def codings_of(facts: Mapping[str, Any]) -> tuple[Coding, ...]:
+    """How a model of these facts reads its covariates."""
+    return tuple(Coding(**{**c, "levels": tuple(c["levels"])}) for c in facts.get("covariates") or ())
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
@@ -244,18 +259,18 @@ def read_model(folder: Path, own: Mapping[str, type] | None = None) -> Kept:
     task = config.from_json(facts["task"], allowed, f"{folder / FACTS}, task")
     if not hasattr(model, "build"):
         raise ConfigError(f"{folder / FACTS}: {facts['model']} is not a model's configuration.")
-    params, buffers = stacked_like(model, facts["in_features"], facts["out_features"], len(facts["members"]))
+    members, beside = len(facts["members"]), sum(len(c.names) for c in codings_of(facts))
+    params, buffers = stacked_like(model, facts["in_features"], facts["out_features"], members, beside)
     like: dict[str, Any] = {"params": params, "buffers": buffers}
-    if facts["scaled"]:
-        scale = jax.ShapeDtypeStruct((len(facts["members"]), facts["in_features"]), np.float32)
-        like |= {"shift": scale, "inverse_scale": scale}
+    widths = (facts["in_features"] if facts["scaled"] else 0,) * 2 + (beside,) * 2
+    like |= {k: jax.ShapeDtypeStruct((members, w), np.float32) for k, w in zip(SCALERS, widths, strict=True) if w}
     tree, _ = checkpoint.load(file, like)
-    shift, inverse = (np.asarray(tree[k]) if k in tree else None for k in ("shift", "inverse_scale"))
-    return Kept(facts, model, task, tree["params"], tree["buffers"], shift, inverse)
+    scalers = [np.asarray(tree[k]) if k in tree else None for k in SCALERS]
+    return Kept(facts, model, task, tree["params"], tree["buffers"], *scalers)
 
 
-def stacked_like(model: Any, in_features: int, out_features: int, members: int) -> tuple[Any, Any]:
+def stacked_like(model: Any, in_features: int, out_features: int, members: int, covariates: int = 0) -> tuple[Any, Any]:
     """Shapes of the parameters and buffers of some members, their number as first axis."""
-    start = partial(initial_arrays, model, in_features, out_features)
+    start = partial(initial_arrays, model, in_features, out_features, covariates=covariates)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
     return jax.eval_shape(jax.vmap(start), keys)

@@ -10,6 +10,7 @@ from milkit.data.build import build_study
 from milkit.data.features import FeatureSource
 from milkit.data.study import Study
 from milkit.data.table import CohortTable, table_of
+from milkit.errors import ConfigError
 from milkit.keep.decide import calibrated
 from milkit.keep.folder import Kept
 from milkit.keep.ids import digest_features, digest_id, slides_of
@@ -78,7 +79,7 @@ def answers_of(
         known[row] = known[row] or any(digest_features(x) in features for _, x in slides_of(study, row, bag))
         return bag
 
-    said = speak(kept, study.lengths, read, tell)
+    said = speak(kept, study.lengths, read, tell, covariates=study.covariates)
     rows: dict[str, list[int]] = {}
     own = study.bag if kept.facts["measured"] == "slide" else study.patient  # labels may belong to slides
     for i, who in enumerate(own.tolist()):
@@ -103,14 +104,24 @@ def answers_of(
 
 
 def untargeted(kept: Kept, source: FeatureSource, table: CohortTable | None) -> Study:
-    """The bags of some features, without targets: a patient's slides together where the model was trained so."""
+    """The bags of some features, without targets: a patient's slides together where the model was trained so.
+
+    Raises:
+        ConfigError: the model reads covariates and there is no table that holds them.
+    """
+    if table is None and kept.codings:
+        raise ConfigError(
+            f"This model reads {', '.join(c.column for c in kept.codings)} beside the features; give the table that "
+            "holds them: --cohort COHORT.csv."
+        )
     if table is None:
         ids = np.array(source.ids, np.str_)
         table = table_of("the features", {"slide_id": ids}, np.arange(len(ids)), line_word="slide")
     blank = np.full(len(table), "0")
     table = replace(table, columns={**table.columns, NOTHING: blank})
     task = Regression(labels=(NOTHING,), standardise=False)
-    return build_study("prediction", table, source, task, kept.facts["unit"], split="-")
+    unit = kept.facts["unit"]
+    return build_study("prediction", table, source, task, unit, split="-", covariates=kept.codings)
 
 
 def called(kept: Kept, score: Float[np.ndarray, "n s"]) -> list[list[str]]:

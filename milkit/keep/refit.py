@@ -15,7 +15,7 @@ from milkit.execute.prepare import Prepared, prepare
 from milkit.experiment import Experiment
 from milkit.task import Task
 from milkit.train.engine import EpochLog
-from milkit.train.fit import fit, start
+from milkit.train.fit import fit
 from milkit.train.state import RunState
 
 
@@ -74,7 +74,7 @@ def _train(prepared: Prepared, program: int, epochs: int, tell: Callable[[str], 
             reached.append(state)
             raise _Enough
 
-    state = start(prepared.engine, prepared.experiment.model, prepared.study.features, prepared.out_features, group)
+    state = prepared.first_state(program, group)
     with contextlib.suppress(_Enough):
         reached.append(fit(prepared.engine, group, state, None, on_epoch))
     kept = {"params": reached[0].params, "buffers": reached[0].buffers}

@@ -80,4 +80,7 @@ def most_often(search: Search, trials: list[int], values: list[dict[str, Any]]) 
 def _one_model(each: list[Experiment], names: int) -> bool:
     models = list(dict.fromkeys(e.model for e in each))
     out = each[0].task.out_features(names)
-    return len(models) == 1 or len({graph_of(model, SOME_FEATURES, out) for model in models}) == 1
+    if len(models) == 1:
+        return True
+    graphs = {graph_of(m, SOME_FEATURES, out, int(getattr(m, "takes_covariates", False))) for m in models}
+    return len(graphs) == 1

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from milkit.data.batches import ladder, rung_of
+from milkit.data.covariates import Covariates
 from milkit.errors import NonFiniteError
-from milkit.keep.folder import Kept
+from milkit.keep.folder import SCALERS, Kept
 from milkit.task import Binary, Regression, probabilities
 from milkit.train.state import Graph, forward, graph_of
 from milkit.types import Bags
@@ -55,8 +56,9 @@ class Said:
 
 
 def speak(
-    kept: Kept, lengths: np.ndarray, read: Callable[[int], "Bag"], tell: Callable[[int, int], None] | None = None
-) -> Said:
+    kept: Kept, lengths: np.ndarray, read: Callable[[int], "Bag"], tell: Callable[[int, int], None] | None = None,
+    *, covariates: Covariates | None = None,
+) -> Said:  # fmt: skip
     """Let every member answer for every bag.
 
     Args:
@@ -64,20 +66,24 @@ def speak(
         lengths: instances of each bag, [n].
         read: bag number -> bag.
         tell: (bags done, bags in all), called after each.
+        covariates: of the bags, read by the model's codings; None for a model without.
 
     Raises:
         NonFiniteError: an answer is not finite; names the bag.
     """
-    graph = graph_of(kept.model, kept.facts["in_features"], kept.facts["out_features"])
+    beside = None if covariates is None else covariates.values
+    sizes = (kept.facts["in_features"], kept.facts["out_features"], 0 if beside is None else beside.shape[1])
+    graph = graph_of(kept.model, *sizes)
     rungs = ladder(np.asarray(lengths, np.int64), LENGTHS, getattr(kept.model, "min_instances", 1))
     place = rung_of(np.asarray(lengths, np.int64), rungs)
     wide = max(kept.facts["in_features"], 512)
-    arrays = jax.device_put((kept.params, kept.buffers, kept.shift, kept.inverse_scale))
+    arrays = jax.device_put((kept.params, kept.buffers, tuple(getattr(kept, k) for k in SCALERS)))
     out = []
     for i in range(len(lengths)):
         bag, length = read(i), rungs[place[i]]
         at_once = int(max(1, min(len(kept.members), HELD_BYTES // (8 * length * wide))))
-        logits = np.asarray(_answers(graph, at_once, arrays, *_padded(bag, length)), np.float64)[:, 0]
+        own = None if beside is None else beside[i : i + 1]
+        logits = np.asarray(_answers(graph, at_once, arrays, *_padded(bag, length), own), np.float64)[:, 0]
         if not np.isfinite(logits).all():
             member = kept.members[int(np.flatnonzero(~np.isfinite(logits).all(1))[0])]["run"]
             raise NonFiniteError(
@@ -117,13 +123,17 @@ def _padded(bag: "Bag", length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _answers(graph: Graph, at_once: int, arrays: Any, x: Any, mask: Any, xy: Any) -> jax.Array:
+def _answers(graph: Graph, at_once: int, arrays: Any, x: Any, mask: Any, xy: Any, covariates: Any) -> jax.Array:
     """Logits of every member for some bags, [m, b, c]; `at_once` members are computed side by side."""
 
     def one(member: Any) -> jax.Array:
-        params, buffers, shift, inverse_scale = member
+        params, buffers, (shift, inverse_scale, covariate_shift, covariate_inverse) = member
         scaled = x if shift is None else (x - shift) * inverse_scale
-        bags = Bags(jnp.where(mask[..., None], scaled, 0.0), mask, xy)
+        beside = None
+        if covariates is not None:
+            beside = (covariates - covariate_shift) * covariate_inverse
+            beside = jnp.where(jnp.isnan(beside), 0.0, beside)  # a missing one stands at the training part's mean
+        bags = Bags(jnp.where(mask[..., None], scaled, 0.0), mask, xy, covariates=beside)
         return forward(graph, params, buffers, bags, None)[0].logits
 
     return jax.lax.map(one, arrays, batch_size=at_once)
