@@ -15,7 +15,7 @@ LAYERS = [
     {"data", "nn", "losses", "metrics"},
     {"models"},
     {"train", "testing"},
-    {"config", "search", "track", "watch"},
+    {"check", "config", "search", "track", "watch"},
     {"experiment"},
     {"execute"},
     {"report"},
@@ -34,6 +34,7 @@ NEVER = {
     "models": {"data", "losses", "metrics", "predictions"},
     "data": {"nn", "models", "losses", "metrics", "jax"},
     "predictions": {"jax"},
+    "check": {"nn", "models", "losses", "metrics", "train", "testing", "jax"},
     "report": {"train", "models", "nn", "execute", "jax"},
 }
 

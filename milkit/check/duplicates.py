@@ -1,0 +1,173 @@
+"""The same tiles in two bags: a bag given twice, a slide scanned twice, tiles of one bag pasted into another.
+
+Two looks. **Hashes** of rows find rows that are equal to the bit, of all rows of the cohort; a row counts only if it
+is rare (in at most `RARE` bags), since blank tiles may be equal anywhere. **Sketches** find rows that are nearly equal:
+two rows of different bags match if each is the other's nearest row outside its own bag, nearer than half the distance
+to the nearest row of any third bag (Lowe's ratio test), and nearer than `NEAR` of what is usual between bags. So the
+cohort itself says what near means.
+
+References:
+    Lowe (2004), section 7.1: the ratio of the nearest to the second nearest as a test of a match.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from milkit.check.gather import Gathered
+
+RARE = 4
+"""A row in more bags than this is common (blank tiles); it says nothing of two bags."""
+RATIO = 0.5
+NEAR = 0.4
+"""In medians over rows of the distance to the nearest row of another bag."""
+COPY = 0.2
+"""Below this distance a single row is taken for the same tile."""
+ROWS = 3
+"""Rows that two bags must share before a part is called copied: one or two may be alike by chance."""
+SHARE = 0.5
+"""Of a bag's rows, to be called the same slide."""
+WIDESPREAD = 0.2
+"""Of all bags: where more than this part of bags of counts share rows, shared rows are the nature of the data."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two bags with tiles in common.
+
+    Attributes:
+        first, second: numbers of the bags, first < second.
+        equal: rows equal to the bit, of all rows; scaled up where hashes were let go.
+        near: rows matched by their sketches, of those kept.
+        share: part of the larger bag's kept rows that are matched; 1 for bags equal to the bit.
+        close: of the matched rows, how many lie nearer than `COPY`.
+        same: both hold the same rows to the bit, in any order.
+    """
+
+    first: int
+    second: int
+    equal: int = 0
+    near: int = 0
+    share: float = 0.0
+    least: float = 0.0
+    close: int = 0
+    same: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the same slide, rather than a part of it."""
+        return self.same or (self.near >= 2 and self.share >= SHARE) or (self.near >= ROWS and self.least >= SHARE)
+
+    @property
+    def part(self) -> bool:
+        """Whether a part of one bag stands in the other."""
+        return self.equal >= ROWS or self.close >= ROWS
+
+
+def alike(g: Gathered) -> tuple[list[Pair], int]:
+    """Pairs of bags that share tiles, and how many distinct rows stand in more than `RARE` bags."""
+    equal, common = _equal_rows(g)
+    near = _near_rows(g)
+    same = _same_bags(g)
+    kept = np.bincount(g.kept_bag, minlength=len(g.ids)) if len(g.kept_bag) else np.zeros(len(g.ids), int)
+    pairs = []
+    for key in sorted(set(equal) | set(near) | same):
+        a, b = key
+        matched, close = near.get(key, (0, 0))
+        pairs.append(
+            Pair(
+                a,
+                b,
+                equal.get(key, 0),
+                matched,
+                matched / max(1, kept[a], kept[b]),
+                matched / max(1, min(kept[a], kept[b])),
+                close,
+                key in same,
+            )
+        )
+    return pairs, common
+
+
+def by_nature(g: Gathered, pairs: list[Pair]) -> bool:
+    """Whether bags share instances by the nature of the data: counts of words, and rows shared all over the cohort.
+
+    A web page may be linked from two index pages; a tile lies on one slide only.
+    """
+    sharing = {bag for p in pairs if p.equal and not p.same for bag in (p.first, p.second)}
+    return g.counts and g.zero_share > 0.8 and len(sharing) > WIDESPREAD * max(1, int(g.usable.sum()))
+
+
+def _same_bags(g: Gathered) -> set[tuple[int, int]]:
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i in np.flatnonzero(g.usable & (g.zero_rows < g.finite)).tolist():
+        groups[(int(g.digest[i]), int(g.finite[i]))].append(i)
+    return {(a, b) for members in groups.values() for n, b in enumerate(members) for a in members[:n]}
+
+
+def _equal_rows(g: Gathered) -> tuple[dict[tuple[int, int], int], int]:
+    """Distinct rare rows that two bags have in common, by pair; and the number of rows that are not rare."""
+    if not len(g.hashes):
+        return {}, 0
+    order = np.lexsort((g.hash_bag, g.hashes))
+    h, bag = g.hashes[order], g.hash_bag[order]
+    new = np.r_[True, (h[1:] != h[:-1]) | (bag[1:] != bag[:-1])]  # a row counts once a bag
+    h, bag = h[new], bag[new]
+    starts = np.flatnonzero(np.r_[True, h[1:] != h[:-1]])
+    sizes = np.diff(np.r_[starts, len(h)])
+    pairs: dict[tuple[int, int], int] = defaultdict(int)
+    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        if size <= RARE:
+            members = bag[start : start + size].tolist()
+            for n, b in enumerate(members):
+                for a in members[:n]:
+                    pairs[(a, b)] += 1
+    scale = (2**64 - 1) / g.limit
+    return {key: round(count * scale) for key, count in pairs.items()}, int((sizes > RARE).sum())
+
+
+def _near_rows(g: Gathered) -> Mapping[tuple[int, int], tuple[int, int]]:
+    """(matched rows, of these nearer than `COPY`) of every pair of bags with a match."""
+    bags = np.unique(g.kept_bag)
+    if len(bags) < 2:
+        return {}
+    row, bag, first, second = _nearest(g.kept, g.kept_bag)
+    usual = float(np.median(first))
+    if usual <= 0:  # most rows have an equal elsewhere: the hashes say so
+        usual = float(np.median(first[first > 0])) if (first > 0).any() else 0.0
+    near = (first <= NEAR * usual) & (first <= RATIO * second) & (row[row] == np.arange(len(row)))
+    found: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+    for i in np.flatnonzero(near).tolist():
+        a, b = int(bag[i]), int(bag[row[i]])
+        if a < b:
+            held = found[(a, b)]
+            held[0] += 1
+            held[1] += bool(first[i] <= COPY * usual)
+    return {key: (matched, close) for key, (matched, close) in found.items()}
+
+
+def _nearest(x: np.ndarray, bag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of every row: the nearest row outside its bag, its bag, that distance, and the distance to a third bag."""
+    n = len(x)
+    starts = np.flatnonzero(np.r_[True, bag[1:] != bag[:-1]])
+    own = np.searchsorted(starts, np.arange(n), side="right") - 1
+    square = np.einsum("nd,nd->n", x, x)
+    row, first, second = np.zeros(n, np.int64), np.zeros(n, np.float32), np.full(n, np.inf, np.float32)
+    block = max(1, 2**24 // max(1, n))
+    for begin in range(0, n, block):
+        here = slice(begin, min(n, begin + block))
+        lines = np.arange(here.stop - begin)
+        # the halves of the squared distance, so that a block is multiplied once
+        far = np.maximum(square[here, None] + square[None] - 2 * (x[here] @ x.T), 0)
+        by_bag = np.minimum.reduceat(far, starts, axis=1)
+        by_bag[lines, own[here]] = np.inf
+        nearest = by_bag.argmin(1)
+        first[here] = by_bag[lines, nearest]
+        by_bag[lines, nearest] = np.inf
+        second[here] = by_bag.min(1)
+        for line, place in zip(lines.tolist(), nearest.tolist(), strict=True):
+            end = starts[place + 1] if place + 1 < len(starts) else n
+            row[begin + line] = starts[place] + far[line, starts[place] : end].argmin()
+    return row, bag, np.sqrt(first), np.sqrt(second)
