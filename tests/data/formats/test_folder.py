@@ -30,7 +30,7 @@ def test_other_files_are_passed_over_and_said(job):
         (job / name).write_bytes(b"\0\5")
     source = open_features(FOLDER)
     assert source.ids == ("a", "b", "c")
-    assert source.notes == (f"not read in {FOLDER}: d.h5.lock, notes.txt",)
+    assert source.notes[0] == f"not read in {FOLDER}: d.h5.lock, notes.txt"
 
 
 def test_every_broken_file_is_named(job):
@@ -125,28 +125,34 @@ def test_a_folder_of_stores_is_a_cohort(folder, features):
         write_store(f"stores/{name}.h5", [Bag(name, features(1))], encoder="uni")
     source = open_features("stores")
     assert tuple(source.ids) == ("one", "two")
-    for option in ({"mpp": 0.5}, {"encoder": "uni"}, {"patches": "p"}):
-        with pytest.raises(DataError, match="is a milkit store.*leave out " + next(iter(option))):
+    for option in ({"mpp": 0.5}, {"encoder": "uni"}, {"patches": "p"}, {"unit": "um"}):
+        with pytest.raises(DataError, match="is a milkit store.*leave out .*" + next(iter(option))):
             open_features("stores", **option)
 
 
 @pytest.mark.parametrize(
     ("content", "attributes", "message"),
     [
-        ({"feats": np.zeros((2, 3), np.float16), "coords": np.zeros((2, 2))}, {}, "looks like STAMP's"),
-        (
-            {"features": np.zeros((2, 3)), "coords": grid(2), "labels": np.zeros(1)},
-            {},
-            "which neither TRIDENT nor CLAM",
-        ),
-        # mussel keeps another size under patch_size: not to be taken for one of the two
+        # somebody's own: patch_size may be of any level, so it is not to be taken for one that a tool writes
         (
             {"features": np.zeros((2, 3)), "coords": grid(2)},
             {"mpp": 0.5, "patch_size": 512},
-            "neither TRIDENT nor CLAM",
+            r"with attributes \['mpp', 'patch_size'\], which no tool that milkit knows writes",
         ),
-        ({"slide1/feat": np.zeros((2, 3))}, {}, "it holds groups"),
+        (
+            {"slide1/embedding": np.zeros((2, 3))},
+            {},
+            r"\['slide1'\], the first of them \['embedding'\], which is no layout",
+        ),
+        (
+            {"data/slide1/features": np.zeros((2, 3))},
+            {},
+            r"\['data'\], the first of them \['slide1'\], which is no layout",
+        ),
         ({"x": np.zeros(3)}, {}, r"it holds \['x'\], which is no layout"),
+        ({}, {}, "it is an HDF5 file that holds nothing"),
+        ({"feats": np.zeros((2, 3), np.uint8)}, {}, "feats are uint8; expected float16"),
+        ({"slide1/feat": np.zeros((2, 3), int), "slide1/coords": grid(2)}, {}, "feat are int64"),
         ({"features": np.zeros((2, 3), np.int64), "coords": grid(2)}, {}, "features are int64"),
         ({"features": np.zeros((2, 3, 1)), "coords": grid(2)}, {}, r"shape \(2, 3, 1\); expected \[tiles, features\]"),
     ],
@@ -158,15 +164,15 @@ def test_layouts_that_are_not_read_are_told_apart(folder, content, attributes, m
             file[name] = values
         for name, value in attributes.items():
             file["coords"].attrs[name] = value
-    with pytest.raises(DataError, match=r"f/a\.h5: .*" + message):
+    with pytest.raises(DataError, match=r"f/a\.h5(, 'slide1')?: .*" + message):
         open_features("f")
 
 
 def test_folders_without_features_are_refused(folder):
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no \.h5 file \(it holds nothing\)"):
+    with pytest.raises(DataError, match=r"empty holds no feature file that milkit reads \(it holds nothing\)"):
         open_features("empty")
-    with pytest.raises(DataError, match="nowhere is not there"):
+    with pytest.raises(DataError, match="nowhere"):
         open_features("nowhere")
 
 
