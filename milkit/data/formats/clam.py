@@ -88,6 +88,8 @@ def with_patches(slide: Header, given: str) -> Header:
         said = attributes(coords)
     size, downsample = number(path, said, "patch_size"), _downsample(path, said)
     kept = {"patch_size": said.get("patch_size"), "patch_level": said.get("patch_level"), "downsample": downsample}
+    if slide.layout != "clam" and not slide.positioned and slide.length:  # pt_files hold features only
+        slide = replace(slide, unit="px", positioned=True, beside=path)
     return replace(
         slide,
         tile_px=None if size is None else round(size),

@@ -1,6 +1,6 @@
 """The feature files under some paths: which there are, and which tool wrote them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,20 @@ from milkit.data.formats.kind import kind_of
 from milkit.data.formats.known import BY_NAME, LAYOUTS, tools
 from milkit.data.formats.layout import Layout
 from milkit.data.formats.not_features import not_features
+from milkit.data.formats.pt_file import NoTorchError
 from milkit.data.store_write import FORMAT
-from milkit.data.where import and_more
+from milkit.data.where import and_more, did_you_mean
 from milkit.errors import DataError
 
 STORE = "milkit store"
 MOST = 5
 """Files that a message names."""
-PREFERRED = ("hdf5", "pt", "npy", "csv", "svm")
+PREFERRED = ("hdf5", "pt", "npy", "npz", "csv", "svm")
 """Of several kinds in one folder the first is read: tools write the same features twice (CLAM's h5 and pt)."""
+NO_PICKLE = (
+    "a program as much as data: reading it may run any code that is in it, so milkit does not (DTFD-MIL's mDATA_*.pkl "
+    "are such files). If you trust who made it, three lines turn it into one .npy a slide: docs/formats.md, Pickles."
+)
 
 
 @dataclass(frozen=True)
@@ -43,35 +48,42 @@ class Found:
     notes: tuple[str, ...]
 
 
-def find(paths: Sequence[Path]) -> Found:
+def find(paths: Sequence[Path], layout: str = "") -> Found:
     """Look at every file under some paths: its header only, never a feature matrix.
+
+    Args:
+        paths: files and folders.
+        layout: name of the layout, where the files do not tell it themselves.
 
     Raises:
         DataError: a path without feature files; files of other or of several tools; half-written ones. Names the files.
     """
+    if layout and layout not in BY_NAME:
+        raise DataError(f"layout={layout!r} is not known.{did_you_mean(layout, BY_NAME)} Known: {', '.join(BY_NAME)}.")
     seen: list[tuple[Path, str, tuple[Header, ...]]] = []
     notes: list[str] = []
     wrong: list[str] = []
     for path in paths:
         path = path.expanduser()
-        whole = _whole_folder(path)
+        whole = _whole_folder(path, layout)
         if whole is not None:
-            seen.append((path, whole.name, whole.headers(path, None)))
+            seen.append((path, whole.name, _headers(whole, layout)(path, None)))
             continue
         files, passed = _files(path)
         for file in files:
             try:
-                seen.append((file, *_looked_at(file)))
+                seen.append((file, *_looked_at(file, layout)))
+            except NoTorchError:
+                raise
             except DataError as error:
                 wrong.append(str(error))
         if passed:
             notes.append(f"not read in {path}: {and_more(passed[:MOST], len(passed))}")
     if wrong:
         raise DataError("\n".join(wrong[:MOST] + ([f"... and {len(wrong) - MOST} more"] if len(wrong) > MOST else [])))
-    named = [(str(file), layout) for file, layout, _ in seen]
-    layout = check_agree("layout", named, "give files of one tool, or write them all into one store (milkit pack).")
+    named = [(str(file), name) for file, name, _ in seen]
     return Found(
-        layout=layout,
+        layout=check_agree("layout", named, "give files of one tool, or write them all into one store (milkit pack)."),
         files=tuple(file for file, _, _ in seen),
         headers=tuple(header for _, _, headers in seen for header in headers),
         folders=tuple(str(p) for p in paths),
@@ -79,27 +91,31 @@ def find(paths: Sequence[Path]) -> Found:
     )
 
 
-def _looked_at(path: Path) -> tuple[str, tuple[Header, ...]]:
+def _looked_at(path: Path, told: str) -> tuple[str, tuple[Header, ...]]:
     """Layout and slides of one file."""
     kind = kind_of(path)
     if kind == "pickle":
-        raise DataError(
-            f"{path} is a pickle, which runs whatever code is in it when it is read, so milkit does not. Save its "
-            "arrays with numpy.save, one file a slide, or write a store from them (docs/data.md)."
-        )
+        raise DataError(f"{path} is a pickle, {NO_PICKLE}")
     if kind == "hdf5":
         with opened(path) as file:
             if file.attrs.get("format") == FORMAT:
                 return STORE, ()
-            return _claimed(path, kind, file)
-    return _claimed(path, kind, None)
+            return _claimed(path, kind, file, told)
+    return _claimed(path, kind, None, told)
 
 
-def _claimed(path: Path, kind: str, content: Any) -> tuple[str, tuple[Header, ...]]:
+def _claimed(path: Path, kind: str, content: Any, told: str) -> tuple[str, tuple[Header, ...]]:
     for layout in LAYOUTS:
-        if layout.container == kind and layout.claims(path, content):
-            return layout.name, layout.headers(path, content)
+        if layout.container == kind and (layout.name == told if told else layout.claims(path, content)):
+            return layout.name, _headers(layout, told)(path, content)
+    if told:
+        raise DataError(f"{path} is no file of layout={told!r} (it is of kind {kind or 'unknown'}); leave that out.")
     raise DataError(f"{path}: {_strange(content, kind)}. {_known()}")
+
+
+def _headers(layout: Layout, told: str) -> Callable[[Path, Any], tuple[Header, ...]]:
+    """How a layout's slides are looked at, also where only the user knows that it is this layout."""
+    return layout.told if told and layout.told is not None else layout.headers
 
 
 def layout_of(path: Path, file: h5py.File) -> Layout | None:
@@ -124,14 +140,19 @@ def _strange(file: h5py.File | None, kind: str) -> str:
     if "features" in file:
         attributes = sorted({name for data in held for name in file[data].attrs})[:6]
         return f"it holds {held[:6]} with attributes {attributes}, which no tool that milkit knows writes"
-    return f"it holds {held[:6]}, which {'is no layout' if held else 'nothing'} that milkit knows"
+    if not held:
+        return "it is an HDF5 file that holds nothing"
+    first = file.get(held[0])
+    inside = f", the first of them {sorted(first)[:6]}" if isinstance(first, h5py.Group) else ""
+    return f"it holds {held[:6]}{inside}, which is no layout that milkit knows"
 
 
-def _whole_folder(path: Path) -> Layout | None:
+def _whole_folder(path: Path, told: str) -> Layout | None:
     """The layout that reads a folder as a whole, if one does."""
     if not path.is_dir():
         return None
-    return next((la for la in LAYOUTS if la.container == "folder" and la.claims(path, None)), None)
+    known = (la for la in LAYOUTS if la.container == "folder" and told in ("", la.name))
+    return next((la for la in known if la.claims(path, None)), None)
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:
@@ -162,10 +183,7 @@ def _may_be(kind: str, path: Path) -> bool:
 def _no_files(path: Path, inside: Sequence[Path], kinds: dict[Path, str]) -> str:
     """What a folder without feature files is, and which one to give."""
     if pickles := [entry.name for entry, kind in kinds.items() if kind == "pickle"]:
-        return (
-            f"{path} holds pickles ({and_more(pickles[:3], len(pickles))}), which run whatever code is in them when "
-            "they are read, so milkit does not. Save their arrays with numpy.save, one file a slide (docs/data.md)."
-        )
+        return f"{path} holds pickles ({and_more(pickles[:3], len(pickles))}), {NO_PICKLE}"
     folders = sorted(entry for entry in (*path.glob("features_*"), *path.glob("*/features_*")) if entry.is_dir())
     if folders:
         named = and_more([str(folder) for folder in folders[:MOST]], len(folders))

@@ -31,6 +31,9 @@ class Header:
         unit: of its positions: "px" of level 0, "um", "grid" (columns and rows), "tile_px" (pixels of the tiles as the
             tool handed them to the encoder), or "" where the file does not say.
         positioned: whether the file holds positions.
+        beside: the file that holds its positions, where that is another one.
+        centred: whether its positions are those of the centres of tiles as tools round them: corner + int(width) // 2,
+            in pixels of level 0.
         encoder: its name, None where the file does not say.
         tile_px: width of a tile in pixels as the tool handed it to the encoder, None where unknown.
         tile_level0_px: width of a tile in pixels of level 0, None where unknown.
@@ -50,6 +53,8 @@ class Header:
     key: str = ""
     unit: Unit = "px"
     positioned: bool = True
+    beside: Path | None = None
+    centred: bool = False
     encoder: str | None = None
     tile_px: int | None = None
     tile_level0_px: float | None = None

@@ -1,6 +1,21 @@
 """The layouts that are read: the only list. Where two could claim a file, the earlier one is asked first."""
 
-from milkit.data.formats import acmil, clam, groups, jld, mussel, stamp, svm, torchmil_h5, trident
+from milkit.data.formats import (
+    acmil,
+    clam,
+    groups,
+    jld,
+    mussel,
+    npy,
+    npz,
+    owkin,
+    pt,
+    stamp,
+    svm,
+    torchmil,
+    torchmil_h5,
+    trident,
+)
 from milkit.data.formats.layout import Layout
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -12,6 +27,14 @@ LAYOUTS: tuple[Layout, ...] = (
     clam.LAYOUT,
     acmil.LAYOUT,
     groups.LAYOUT,
+    pt.TRIDENT,
+    pt.CLAM,
+    pt.LAYOUT,
+    torchmil.LAYOUT,
+    owkin.FOLDER,
+    owkin.LAYOUT,
+    npy.LAYOUT,
+    npz.LAYOUT,
     svm.LAYOUT,
 )
 """Every layout, the more particular before the more general."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from milkit.data.formats.header import Header
 
-Container = Literal["hdf5", "pt", "npy", "csv", "svm", "folder"]
+Container = Literal["hdf5", "pt", "npy", "npz", "csv", "svm", "folder"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Layout:
             the `h5py.File` for "hdf5", None for all others. Cheap, and without surprise: never reads features.
         headers: what it says of each of its slides, without reading features. Same arguments as `claims`. Raises a
             DataError that names the file for what is not as the tool writes it.
+        told: `headers` where the user names the layout because the files themselves do not tell it; None where they do.
         features: the features of one slide, [n, d] as stored, opened and closed anew.
         positions: top-left corners of one slide's tiles, [n, 2] in the unit of its header, or None.
         sample: a digest of some rows of one slide's features, to know them again; read when a study is made, not when
@@ -42,6 +43,7 @@ class Layout:
     features: Callable[[Header], np.ndarray]
     positions: Callable[[Header], np.ndarray | None]
     sample: Callable[[Header], str] | None = None
+    told: Callable[[Path, Any], tuple[Header, ...]] | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
     same: tuple[str, ...] = ()
 

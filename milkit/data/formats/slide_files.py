@@ -28,6 +28,10 @@ NO_UNIT = (
     "says it. Models without positions need none"
 )
 NO_STEP = "positions in micrometres are not known: {tool} files hold {step} ({example}); {needs} gives the step"
+NO_CORNER = (
+    "positions are not used: {tool} files hold the centres of tiles ({example}) and not their width; tile_um= gives "
+    "it. Models without positions need none"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,8 @@ class SlideFiles:
         without = [s for s in self.slides.values() if s.length and s.positioned and self._factor(s) is None]
         if not without:
             return self.said
+        if without[0].centred and without[0].id in self.mpp_level0:
+            return (*self.said, NO_CORNER.format(tool=self.layout.tool, example=without[0].path))
         about = {"tool": self.layout.tool, "example": str(without[0].path)}
         magnification = self.facts.get("level0_magnification")
         why = f", only a rounded level0_magnification of {_or(magnification)}" if magnification is not None else ""
@@ -125,6 +131,8 @@ class SlideFiles:
     def _factor(self, slide: Header) -> float | None:
         """Micrometres per unit of a slide's positions, None where unknown."""
         step = None if slide.tile_um is None or slide.tile_px is None else slide.tile_um / slide.tile_px
+        if slide.centred and slide.tile_um is None and slide.tile_level0_px is None:
+            return None
         known = {"px": self.mpp_level0.get(slide.id), "um": 1.0, "grid": slide.tile_um, "tile_px": step}
         return known.get(slide.unit)
 
@@ -139,6 +147,11 @@ class SlideFiles:
         values = np.asarray(values, np.float64)
         if not np.isfinite(values).all():
             raise DataError(f"{slide.path}: positions of slide {slide.id!r} hold NaN or infinity; make the file anew.")
+        if slide.centred:
+            width = slide.tile_level0_px or (slide.tile_um / mpp if slide.tile_um and mpp else None)
+            if width is None:
+                return None, None
+            values = values - int(width) // 2
         um = None if factor is None else (values * factor).astype(np.float32)
         if slide.unit == "px":
             return um, np.rint(values).astype(np.int64)

@@ -33,7 +33,7 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
     layout = layout_named(found.layout)
     slides = found.headers
     _check_once(slides)
-    if layout is clam.LAYOUT:
+    if layout.name in ("clam", "clam-pt") or (patches and layout.name == "pt"):
         slides = tuple(clam.with_patches(slide, patches) for slide in slides)
     elif patches:
         raise DataError(f"patches={patches!r} is for CLAM's files; these are {layout.tool}'s. Leave it out.")

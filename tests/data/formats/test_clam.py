@@ -1,6 +1,7 @@
 """CLAM's folders, written to the letter: the tile size is in another file, the encoder in none."""
 
 import json
+import sys
 
 import h5py
 import numpy as np
@@ -106,16 +107,18 @@ def test_one_factor_stands_for_both_directions(folder, features):
     assert open_features(FOLDER, mpp=0.25).provenance["tile_um"] == 256.0
 
 
-def test_pt_files_alone_are_refused_with_a_way_out(folder, features):
+def test_without_torch_pt_files_are_refused_with_a_way_out(folder, features, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     clam(folder / "results", "a", features(1), grid(3))
     pt = folder / "results" / "features" / "pt_files"
     pt.mkdir()
     (pt / "a.pt").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"pt_files holds \.pt files.*give results/features/h5_files"):
+    install = r"a\.pt is a \.pt file.*pip install \"milkit\[formats\]\", or "
+    with pytest.raises(DataError, match=install + "give results/features/h5_files, which holds the same"):
         open_features("results/features/pt_files")
     (folder / "results" / "features" / "h5_files").rename(folder / "elsewhere")
     for path in ("results/features", "results/features/pt_files"):
-        with pytest.raises(DataError, match=r"holds \.pt files, which this version does not read.*Give HDF5 files"):
+        with pytest.raises(DataError, match=install + r"have the tool write HDF5 \(CLAM: h5_files"):
             open_features(path)
 
 

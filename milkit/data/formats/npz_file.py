@@ -1,0 +1,83 @@
+"""`.npz` files of others: a zip of `.npy`; no member is opened that claims to grow beyond the bound, no pickle."""
+
+import contextlib
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from milkit.data.formats.guard_hdf5 import EXPANSION, ROOM
+from milkit.data.formats.npy_file import Npy, head, native, opened
+from milkit.errors import DataError
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError, KeyError)
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
+            yield archive
+    except DataError:
+        raise
+    except _BROKEN as error:
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read, it is damaged or half-written ({text}); make or copy it anew, or remove it."
+        ) from None
+
+
+def names(path: Path) -> tuple[str, ...]:
+    """Names of the arrays, in the order of the file."""
+    with _archive(path) as archive:
+        return tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
+
+
+def member(path: Path, name: str) -> Npy:
+    """Shape and dtype of one array, without its values; `start` counts from its own beginning.
+
+    Raises:
+        DataError: it is missing, damaged, a pickle, or claims more than the bound.
+    """
+    with _archive(path) as archive:
+        return _looked_at(archive, path, name)
+
+
+def values(path: Path, name: str) -> np.ndarray:
+    """One array.
+
+    Raises:
+        DataError: as `member`.
+    """
+    with _archive(path) as archive:
+        found = _looked_at(archive, path, name)
+        with archive.open(f"{name}.npy") as file:
+            head(file, path)
+            # a zip's reader stops at the size that its directory states, which was checked
+            raw = bytearray(file.read())
+        count = math.prod(found.shape)
+        if len(raw) < count * found.dtype.itemsize:
+            raise DataError(f"{path}: array {name!r} holds fewer values than it claims; it is damaged.")
+        flat = np.frombuffer(raw, found.dtype, count)
+    return native(flat.reshape(found.shape, order="F" if found.fortran else "C"))
+
+
+def _looked_at(archive: zipfile.ZipFile, path: Path, name: str) -> Npy:
+    if f"{name}.npy" not in archive.namelist():
+        raise DataError(f"{path}: no array {name!r}; it holds {archive.namelist()[:6]}.")
+    entry = archive.getinfo(f"{name}.npy")
+    size = path.stat().st_size
+    if entry.file_size > EXPANSION * size + ROOM:
+        raise DataError(
+            f"{path}: array {name!r} claims {entry.file_size:,} bytes in a file of {size:,}; features do not shrink "
+            "like that, so it is damaged or made to fill the memory. Write it without compression (numpy.savez)."
+        )
+    with archive.open(entry) as file:
+        shape, fortran, dtype = head(file, f"{path}, {name!r}")
+        start = file.tell()
+    if math.prod(shape) * dtype.itemsize > entry.file_size - start:
+        raise DataError(f"{path}: array {name!r} claims {shape} {dtype}, more than it holds; it is damaged.")
+    return Npy(path, shape, dtype, fortran, start)
