@@ -11,6 +11,9 @@ from milkit.data.spreadsheet import Sheet, read_sheet
 from milkit.data.text import parse, read_text
 from milkit.errors import CohortError
 
+MOST_BYTES = 1 << 30
+"""Of the columns together, where their text is short: what a table of some hundred thousand slides needs."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -55,7 +58,7 @@ def read_cells(path: str | Path, sheet: str = "") -> Cells:
         raise CohortError(f"{path} is no .xlsx file, so it has no sheet {sheet!r}; leave sheet out.")
     text, digest = read_text(path, "cohort table", CohortError)
     table = parse(text, str(path), CohortError)
-    columns = _columns(path, table.header, table.rows)
+    columns = _columns(path, table.header, table.rows, table.lines, "line")
     unnamed = tuple(f"{path.name}: a column without a name is not read" for name in table.header if not name)
     return Cells(str(path), columns, np.array(table.lines), unnamed, digest)
 
@@ -70,7 +73,7 @@ def is_workbook(path: str | Path) -> bool:
 
 
 def _of_sheet(path: Path, sheet: Sheet, digest: str) -> Cells:
-    columns = _columns(path, sheet.header, sheet.rows)
+    columns = _columns(path, sheet.header, sheet.rows, sheet.lines, "row")
     notes = [f"{path.name}: a column without a name is not read" for name in sheet.header if not name]
     if sheet.others:
         notes.append(f"{path.name}: sheet {sheet.name!r} was read, not {', '.join(map(repr, sheet.others))}")
@@ -79,7 +82,26 @@ def _of_sheet(path: Path, sheet: Sheet, digest: str) -> Cells:
     return Cells(str(path), columns, np.array(sheet.lines), tuple(notes), digest, "row", sheet.numbers, sheet.dates)
 
 
-def _columns(path: Path, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> dict[str, np.ndarray]:
+def _columns(
+    path: Path, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...], lines: tuple[int, ...], word: str
+) -> dict[str, np.ndarray]:
     if not rows:
         raise CohortError(f"{path}: the table is empty; expected a header and one row a slide.")
+    _check_width(path, header, rows, lines, word)
     return {name: np.array([row[i] for row in rows], np.str_) for i, name in enumerate(header) if name}
+
+
+def _check_width(
+    path: Path, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...], lines: tuple[int, ...], word: str
+) -> None:
+    """Refuse a cell so long that the table would not fit: text arrays are as wide as their longest cell."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    characters = sum(len(cell) for row in rows for cell in row)
+    if len(rows) * sum(widths) * 4 <= MOST_BYTES + 16 * characters:
+        return
+    column = int(np.argmax(widths))
+    row = next(i for i, cells in enumerate(rows) if len(cells[column]) == widths[column])
+    raise CohortError(
+        f"{path}, {word} {lines[row]}: a cell of {widths[column]} characters in column {header[column]!r}; such a "
+        "table takes more memory than it is worth. Shorten the cell, or take the column out."
+    )

@@ -13,7 +13,9 @@ INDEX = ("", "unnamed: 0")
 """Header of the row numbers that pandas writes before the first column, and of those read back and written again."""
 SLIDE = ("slide_id", "slide", "bag_id", "bag_name", "bag", "image", "sample_id", "slide_path", "path", "filename")
 PATIENT = ("patient_id", "patient", "case_id", "case")
-FOLD = re.compile(r"fold_?(\d+)")
+FOLD = re.compile(r"fold_?([0-9]{1,9})")
+MOST_ENTRIES = 1 << 23
+"""Ids times folds of a table that states the fold only: leave-one-out of 2,900."""
 
 
 def table_in(file: SplitFile) -> TextTable:
@@ -141,6 +143,11 @@ def the_fold_that_tests(file: SplitFile, of: Level, name: str, fold: str, patien
         raise ProtocolError(
             f"{file.file}: column {fold!r} holds the folds {numbers}; expected at least two, each the number of the "
             "fold in which an id is tested."
+        )
+    if len(numbers) * len(rows) > MOST_ENTRIES:
+        raise ProtocolError(
+            f"{file.file}: column {fold!r} holds {len(numbers)} numbers in {len(rows)} rows, too many for folds; is it "
+            "the number of the fold in which an id is tested?"
         )
     drafts = []
     for number in numbers:
