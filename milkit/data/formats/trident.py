@@ -24,11 +24,12 @@ KEPT = ("target_magnification", "level0_magnification", "patch_size", "patch_siz
 
 def is_trident(path: Path, file: h5py.File) -> bool:
     """Whether a file that holds `features` carries TRIDENT's attributes."""
-    if not isinstance(file.get("features"), h5py.Dataset):
+    features = file.get("features")
+    if not isinstance(features, h5py.Dataset):
         return False
     coords = file.get("coords")
-    marked = coords is not None and {"patch_size_level0", "target_magnification"} & set(coords.attrs)
-    return bool(marked or {"encoder", "savetodir"} & set(file["features"].attrs))
+    marked = coords is not None and any(name in coords.attrs for name in ("patch_size_level0", "target_magnification"))
+    return marked or any(name in features.attrs for name in ("encoder", "savetodir"))
 
 
 def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
@@ -38,16 +39,17 @@ def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
         DataError: shapes, dtypes or attributes that are not TRIDENT's.
     """
     features, coords = check_arrays(path, file)
-    said = attributes(coords)
+    said = attributes(coords, KEPT)
     sizes = {name: number(path, said, name) for name in KEPT if name != "overlap"}
     tile_px = sizes["patch_size"]
-    encoder = attributes(features).get("encoder")
+    encoder = attributes(features, ("encoder",)).get("encoder")
     header = Header(
         id=path.stem,
         path=path,
-        length=len(features),
-        width=int(features.shape[1]),
+        length=features.shape[0],
+        width=features.shape[1],
         layout="trident",
+        positioned=coords is not None,
         encoder=None if encoder is None else str(encoder),
         tile_px=None if tile_px is None else round(tile_px),
         # absent where TRIDENT was given another tool's positions
