@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from milkit.data.formats.guard_bytes import regular
 from milkit.data.spreadsheet import Sheet, read_sheet
 from milkit.data.text import parse, read_text
-from milkit.errors import CohortError
+from milkit.errors import CohortError, DataError
 
 MOST_BYTES = 1 << 30
 """Of the columns together, where their text is short: what a table of some hundred thousand slides needs."""
@@ -66,9 +67,9 @@ def read_cells(path: str | Path, sheet: str = "") -> Cells:
 def is_workbook(path: str | Path) -> bool:
     """Whether a file is an .xlsx workbook, by its first bytes (those of a zip archive)."""
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with open(regular(Path(path).expanduser()), "rb") as file:
             return file.read(4) == b"PK\x03\x04"
-    except OSError:
+    except (OSError, DataError):
         return False  # the reader of text says what is wrong
 
 

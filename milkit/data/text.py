@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from milkit.data.formats.guard_bytes import regular
 from milkit.errors import MilkitError
 
 
@@ -38,7 +39,8 @@ def read_text(path: Path, what: str, error: type[MilkitError]) -> tuple[str, str
         MilkitError: no such file, one that cannot be read, or that is not text.
     """
     try:
-        raw = path.read_bytes()
+        with open(regular(path), "rb") as file:
+            raw = file.read()
     except FileNotFoundError:
         raise error(f"No {what} at {path}; the folder is {Path.cwd()}.") from None
     except OSError as fault:

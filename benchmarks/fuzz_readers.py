@@ -1,0 +1,154 @@
+"""Every reader against spoiled files: none may crash, hang, look outside, take more memory than promised, or write.
+
+    python -m benchmarks.fuzz_readers --inputs 100000 --seed 0 --out benchmarks/results/fuzz_readers.json
+
+Valid files of each layout are spoiled (`benchmarks/fuzz/`) and read in batches by forked processes: a crash or a read
+that never ends costs one process, and the next goes on behind it. `--only NUMBER` repeats one input of a seed.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from benchmarks.fuzz.trial import OUTCOMES, Bench, Watch, batch, one
+from benchmarks.machine import machine
+
+BATCH = 400
+SECONDS = 10.0
+"""That one input may take; they take some milliseconds."""
+SPACE = 1 << 30
+"""Bytes of addresses that a process may ask for beyond those it has; who asks for more counts as `memory`."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="repeat one input, in this process")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    memory = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(prefix="fuzz", dir=memory if memory.is_dir() else None))
+    try:
+        bench = Bench(root).make()
+        if options.only is not None:
+            print(*one(bench, options.seed, options.only, root / "case", Watch(root / "outside")), sep="\n")
+            return
+        found = run(bench, options.seed, options.inputs)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    text = json.dumps(found, indent=1)
+    if options.out:
+        options.out.write_text(text + "\n")
+    print(json.dumps({key: found[key] for key in ("inputs", "outcomes", "inputs_per_second")}))
+    for failure in found["failures"][:20]:
+        print(json.dumps(failure))
+    sys.exit(1 if found["failures"] else 0)
+
+
+def run(bench: Bench, seed: int, inputs: int) -> dict[str, Any]:
+    """All inputs of a seed; JSON-able."""
+    counts: Counter[tuple[str, str]] = Counter()
+    failures: list[dict[str, Any]] = []
+    most, slowest, begun, number = 0, 0.0, time.monotonic(), 0
+    while number < inputs:
+        stop = min(number + BATCH, inputs)
+        said, ended, last = _forked(bench, seed, number, stop)
+        if said is None:  # what came before the crash is done again, without it
+            if last > number:
+                done, _, _ = _forked(bench, seed, number, last)
+                said = done
+            layout = bench.layouts[last % len(bench.layouts)]
+            failures.append({"number": last, "layout": layout, "outcome": ended[0], "what": ended[1]})
+            counts[layout, ended[0]] += 1
+            stop = last + 1
+        for layout, outcome, count in (said or {}).get("counts", []):
+            counts[layout, outcome] += count
+        failures += (said or {}).get("failures", [])
+        most = max(most, (said or {}).get("memory", 0))
+        slowest = max(slowest, (said or {}).get("seconds", 0.0))
+        number = stop
+        if number % (25 * BATCH) == 0:
+            print(f"{number:,} inputs, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
+    seconds = time.monotonic() - begun
+    return {
+        "command": f"python -m benchmarks.fuzz_readers --inputs {inputs} --seed {seed}",
+        "inputs": sum(counts.values()),
+        "seed": seed,
+        "outcomes": {outcome: sum(n for (_, o), n in counts.items() if o == outcome) for outcome in OUTCOMES},
+        "layouts": {la: {o: counts[la, o] for o in OUTCOMES if counts[la, o]} for la in bench.layouts},
+        "most_memory_bytes": most,
+        "slowest_seconds": round(slowest, 2),
+        "inputs_per_second": round(inputs / seconds, 1),
+        "failures": failures[:200],
+        "hdf5": h5py.version.hdf5_version,
+        "h5py": h5py.__version__,
+        "machine": machine(),
+    }
+
+
+def _forked(bench: Bench, seed: int, start: int, stop: int) -> tuple[dict[str, Any] | None, tuple[str, str], int]:
+    """A batch in a process of its own: what it found (None if it died), how it ended, the last input it began."""
+    shared = mmap.mmap(-1, 16)
+    shared.write(struct.pack("qd", start, time.monotonic()))
+    out = bench.root / "said.json"
+    out.unlink(missing_ok=True)
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            _limited()
+
+            def report(number: int, now: float) -> None:
+                shared[:16] = struct.pack("qd", number, now)
+
+            out.write_text(json.dumps(batch(bench, seed, start, stop, report)))
+            status = 0
+        finally:
+            os._exit(status)
+    ended = None
+    pause = 0.001
+    while True:
+        gone, status = os.waitpid(process, os.WNOHANG)
+        number, since = struct.unpack("qd", shared[:16])
+        if gone:
+            break
+        if time.monotonic() - since > SECONDS:
+            ended = ("time", f"more than {SECONDS} s")
+            os.kill(process, signal.SIGKILL)
+        time.sleep(pause)
+        pause = min(0.02, pause * 2)
+    shutil.rmtree(bench.root / f"case{process}", ignore_errors=True)
+    if ended is None and os.WIFSIGNALED(status):
+        ended = ("signal", signal.Signals(os.WTERMSIG(status)).name)
+    if ended is None and status == 0 and out.exists():
+        return json.loads(out.read_text()), ("", ""), number
+    return None, ended or ("other exception", "the process ended"), number
+
+
+def _limited() -> None:
+    """No core files, and not all of the machine's memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    if pages:
+        limit = pages * resource.getpagesize() + SPACE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()
