@@ -119,6 +119,7 @@ LAYOUT = Layout(
     features=features_of("features"),
     positions=coords_of("coords"),
     sample=sample_of("features"),
+    placed=with_patches,
     lacks={
         "tile": "CLAM keeps it in patches/<slide>.h5 (attributes patch_size, downsample); patches='folder' names the "
         "folder, tile_um= gives the size",

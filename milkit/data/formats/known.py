@@ -3,6 +3,7 @@
 from milkit.data.formats import (
     acmil,
     clam,
+    dsmil,
     groups,
     jld,
     mussel,
@@ -10,6 +11,8 @@ from milkit.data.formats import (
     npz,
     owkin,
     pt,
+    slideflow,
+    soma,
     stamp,
     svm,
     torchmil,
@@ -27,6 +30,8 @@ LAYOUTS: tuple[Layout, ...] = (
     clam.LAYOUT,
     acmil.LAYOUT,
     groups.LAYOUT,
+    slideflow.LAYOUT,
+    soma.LAYOUT,
     pt.TRIDENT,
     pt.CLAM,
     pt.LAYOUT,
@@ -35,6 +40,8 @@ LAYOUTS: tuple[Layout, ...] = (
     owkin.LAYOUT,
     npy.LAYOUT,
     npz.LAYOUT,
+    dsmil.FOLDER,
+    dsmil.LAYOUT,
     svm.LAYOUT,
 )
 """Every layout, the more particular before the more general."""

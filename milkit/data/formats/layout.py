@@ -26,6 +26,8 @@ class Layout:
         headers: what it says of each of its slides, without reading features. Same arguments as `claims`. Raises a
             DataError that names the file for what is not as the tool writes it.
         told: `headers` where the user names the layout because the files themselves do not tell it; None where they do.
+        placed: a header with what lies in other files of the tool (tile size, positions), in the folder that is given,
+            or where the tool puts them (""). None where all is in one place.
         features: the features of one slide, [n, d] as stored, opened and closed anew.
         positions: top-left corners of one slide's tiles, [n, 2] in the unit of its header, or None.
         sample: a digest of some rows of one slide's features, to know them again; read when a study is made, not when
@@ -44,6 +46,7 @@ class Layout:
     positions: Callable[[Header], np.ndarray | None]
     sample: Callable[[Header], str] | None = None
     told: Callable[[Path, Any], tuple[Header, ...]] | None = None
+    placed: Callable[[Header, str], Header] | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
     same: tuple[str, ...] = ()
 

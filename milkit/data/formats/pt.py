@@ -115,6 +115,11 @@ def _check_coords(slide: Header, beside: Path) -> None:
             )
 
 
+def _with_patches(slide: Header, given: str) -> Header:
+    """A tensor that nothing lies beside is CLAM's where the user gives a folder of patches."""
+    return clam.with_patches(slide, given) if given else slide
+
+
 def features(slide: Header) -> np.ndarray:
     """The matrix [n, d] of one slide, as stored."""
     return array(tensors(slide.path).features)
@@ -146,15 +151,25 @@ LAYOUT = Layout(
     features=features,
     positions=positions,
     sample=sample,
+    placed=_with_patches,
     lacks={"tile": "a bare tensor says nothing of tiles; tile_um= gives the size"},
 )
-CLAM = replace(LAYOUT, name="clam-pt", tool=clam.TOOL, claims=is_clam, headers=clam_headers, lacks=clam.LAYOUT.lacks)
+CLAM = replace(
+    LAYOUT,
+    name="clam-pt",
+    tool=clam.TOOL,
+    claims=is_clam,
+    headers=clam_headers,
+    placed=clam.with_patches,
+    lacks=clam.LAYOUT.lacks,
+)
 TRIDENT = replace(
     LAYOUT,
     name="trident-pt",
     tool=trident.TOOL,
     claims=is_trident,
     headers=trident_headers,
+    placed=None,
     lacks=trident.LAYOUT.lacks,
     same=trident.LAYOUT.same,
 )

@@ -132,6 +132,11 @@ def tensors(path: Path, instead: str = "") -> Tensors:
         return Tensors(_checked(path, held))
     if not isinstance(held, dict):
         raise DataError(f"{path} holds a {type(held).__name__}; expected one tensor [tiles, features].")
+    if "sample_ids" in held:
+        raise DataError(
+            f"{path} holds one vector for each of many samples (soma's packed_features.pt). A model of bags needs one "
+            "a tile: give the folder tile_embeddings."
+        )
     inside = {str(key): value for key, value in held.items() if isinstance(value, torch.Tensor)}
     named = [key for key in NAMES if key in inside]
     matrices = [key for key, value in inside.items() if value.ndim == 2 and value.is_floating_point()]

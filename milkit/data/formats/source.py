@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from milkit.data.agree import check_agree
-from milkit.data.formats import clam
 from milkit.data.formats.find import Found, layout_named
 from milkit.data.formats.given import Given
 from milkit.data.formats.header import Header
@@ -33,10 +32,10 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
     layout = layout_named(found.layout)
     slides = found.headers
     _check_once(slides)
-    if layout.name in ("clam", "clam-pt") or (patches and layout.name == "pt"):
-        slides = tuple(clam.with_patches(slide, patches) for slide in slides)
+    if layout.placed is not None:
+        slides = tuple(layout.placed(slide, patches) for slide in slides)
     elif patches:
-        raise DataError(f"patches={patches!r} is for CLAM's files; these are {layout.tool}'s. Leave it out.")
+        raise DataError(f"patches={patches!r} is for CLAM's and soma's files; these are {layout.tool}'s. Leave it out.")
     slides = tuple(given.on(slide) for slide in slides)
     width = _one("features an instance", slides, lambda slide: slide.width)
     mixed = _Mixed(slides, given.allow)
