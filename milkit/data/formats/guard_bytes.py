@@ -8,6 +8,7 @@ library notices itself (`docs/foreign_files_safety.md`: how that was tried).
 References: HDF5 File Format Specification 3.0, III.D (local heaps) and III.E (global heaps).
 """
 
+import errno
 import io
 import os
 import stat
@@ -32,14 +33,17 @@ def regular(path: Path) -> int:
     """Open a file for reading and return its descriptor.
 
     Raises:
-        DataError: it is a pipe, a device or a folder: reading could wait for ever, or never end.
-        OSError: it is missing, or may not be read.
+        DataError: it is a pipe or a device: reading could wait for ever, or never end.
+        OSError: it is missing, a folder, or may not be read.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    if stat.S_ISREG(os.fstat(handle).st_mode):
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISREG(kind):
         return handle
     os.close(handle)
-    raise DataError(f"{path} is not a file of bytes on a disk (a folder, a pipe or a device); remove it.")
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise DataError(f"{path} is no file on a disk but a pipe or a device; give a file, or remove it.")
 
 
 class Bytes(io.RawIOBase):
