@@ -40,7 +40,7 @@ def join(sides: Sequence[Side]) -> Cells:
     asked = [str(name) for name in slides.cells.columns[slides.patient]]
     held = {name: name for name in asked if name in row_of}
     unique = list(dict.fromkeys(asked))
-    mended, _ = in_one_way(unique, list(row_of), held, as_number)
+    mended, _ = in_one_way([unique], row_of, held, as_number)
     held |= mended
     lacking = [name for name in unique if name not in held]
     unused = [name for name in row_of if name not in set(held.values())]

@@ -127,14 +127,14 @@ def repairs(rows: Iterable[str], slides: Iterable[str]) -> tuple[dict[str, str],
 
 
 def in_one_way(
-    ids: Sequence[str], names: Sequence[str], held: Mapping[str, str], repair: Callable[[str], str]
+    lists: Sequence[Iterable[str]], names: Iterable[str], held: Mapping[str, str], repair: Callable[[str], str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Ids that name somebody after a repair where no other id and no other name could be meant.
+    """Ids that name somebody after a repair where no other name could be meant, nor another id of the same list.
 
     Args:
-        ids: that ask; those in `held` ask no more, but still stand in the way of others.
+        lists: ids that ask, in lists of which each names anybody once ("7" and "7.0" of two lists may be one).
         names: of those that can be meant.
-        held: ids that have found their name already.
+        held: ids that have found their name already; they ask no more, but still stand in the way of others.
         repair: what is compared; ids that it makes "" are left alone.
 
     Returns:
@@ -143,21 +143,22 @@ def in_one_way(
     meant: dict[str, list[str]] = {}
     for name in names:
         meant.setdefault(repair(name), []).append(name)
-    asking: dict[str, list[str]] = {}
-    for name in ids:
-        asking.setdefault(repair(name), []).append(name)
-    found, unclear = {}, {}
-    for name in ids:
-        key = repair(name)
-        if name in held or not key or key not in meant:
-            continue
-        if len(meant[key]) == 1 and len(asking[key]) == 1:
-            found[name] = meant[key][0]
-        else:
-            could = meant[key] if len(meant[key]) > 1 else [other for other in asking[key] if other != name]
-            word = "it could be" if len(meant[key]) > 1 else "the file also has"
-            unclear[name] = f"{word} {and_more([repr(c) for c in could[:3]], len(could))}"
-    return found, unclear
+    found: dict[str, str] = {}
+    unclear: dict[str, str] = {}
+    for ids in lists:
+        asking: dict[str, dict[str, None]] = {}
+        for name in ids:
+            asking.setdefault(repair(name), {})[name] = None
+        for key, wanted in asking.items():
+            for name in wanted if key and key in meant else ():
+                others = [other for other in wanted if other != name]
+                if name not in held and len(meant[key]) > 1:
+                    unclear[name] = f"it could be {and_more([repr(c) for c in meant[key][:3]], len(meant[key]))}"
+                elif name not in held and others:
+                    unclear[name] = f"the file also has {and_more([repr(c) for c in others[:3]], len(others))}"
+                elif name not in held:
+                    found[name] = meant[key][0]
+    return {name: one for name, one in found.items() if name not in unclear}, unclear
 
 
 def examples(ids: Sequence[str], count: int = 3) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from milkit.data.splits_of.named import Draft, NamedSplit
+from milkit.data.matching import as_number, file_stem
+from milkit.data.splits_of.named import Draft, NamedSplit, role_of
 
 
 def is_partition(splits: Sequence[Draft] | Sequence[NamedSplit]) -> bool:
@@ -10,12 +11,23 @@ def is_partition(splits: Sequence[Draft] | Sequence[NamedSplit]) -> bool:
     tested: set[str] = set()
     everybody: set[str] = set()
     for split in splits:
-        test = split.numbered(0, 0).tested() if isinstance(split, Draft) else split.tested()
+        test = _tested(split)
         if tested & test:
             return False
         tested |= test
-        everybody |= split.parts.keys()
+        everybody |= {_key(name) for name in split.parts}
     return len(splits) > 1 and tested == everybody
+
+
+def _tested(split: Draft | NamedSplit) -> frozenset[str]:
+    """Who is tested."""
+    return frozenset(_key(name) for name, part in split.parts.items() if role_of(part) == "test")
+
+
+def _key(name: str) -> str:
+    """An id as it is compared between splits: pandas writes 7 in one column and 7.0 in another, which has padding."""
+    stem = file_stem(name)
+    return as_number(stem) or stem
 
 
 def numbered(files: Sequence[Sequence[Draft]], whole: bool) -> tuple[NamedSplit, ...]:
@@ -47,7 +59,7 @@ def partition_note(tool: str, splits: Sequence[NamedSplit]) -> str:
     redraws = {split.repeat for split in splits if not any(o.repeat == split.repeat and o.fold for o in splits)}
     if len(splits) < 2 or len(redraws) < 2:
         return ""
-    tests = [split.tested() for split in splits if split.repeat in redraws]
+    tests = [_tested(split) for split in splits if split.repeat in redraws]
     if len(set(tests)) == 1:
         return (
             f"the {len(tests)} splits share one test part ({len(tests[0])} ids): they differ in training and "

@@ -61,11 +61,12 @@ def match_ids(named: NamedSplits, study: Study, of: Of = "") -> Matched:
     Raises:
         ProtocolError: no id is in the study, or the ids could be slides and patients.
     """
-    ids = list(dict.fromkeys(name for split in named for name in split.parts))
+    lists = [split.parts for split in named]
+    ids = list(dict.fromkeys(name for parts in lists for name in parts))
     said = named.splits[0].of
     if said == "bag":
-        return _matched(ids, study, "bag")
-    found = [_matched(ids, study, level) for level in ((of,) if of else ("slide", "patient"))]
+        return _matched(lists, study, "bag")
+    found = [_matched(lists, study, level) for level in ((of,) if of else ("slide", "patient"))]
     best = max(found, key=lambda match: (match.known, match.exact, match.level == said))
     if not best.known:
         raise ProtocolError(_nobody(ids, study, named, found))
@@ -80,7 +81,8 @@ def match_ids(named: NamedSplits, study: Study, of: Of = "") -> Matched:
     return best
 
 
-def _matched(ids: Sequence[str], study: Study, level: str) -> Matched:
+def _matched(lists: Sequence[Mapping[str, str]], study: Study, level: str) -> Matched:
+    ids = list(dict.fromkeys(name for parts in lists for name in parts))
     out = dict(study.flow.left_out) if level == "slide" else {}
     rows = _rows(study, level)
     held: dict[str, str] = {}  # id of the file -> name in the cohort
@@ -92,11 +94,12 @@ def _matched(ids: Sequence[str], study: Study, level: str) -> Matched:
     doubtful: dict[str, str] = {}
     if level != "bag":  # milkit wrote those itself
         for what, repair in _REPAIRS:
-            repaired, unclear = in_one_way(ids, [*rows, *(o for o in out if o not in rows)], held, repair)
+            repaired, unclear = in_one_way(lists, {**rows, **out}, held, repair)
             doubtful |= unclear
             if repaired:
                 name, meant = next(iter(repaired.items()))
-                notes.append(f"{len(repaired)} id(s) of the folds match {what} ({name!r} is {meant!r})")
+                count = len(set(repaired.values()))
+                notes.append(f"{count} id(s) of the folds match {what} ({name!r} is {meant!r})")
                 held |= repaired
     left_out = {n: out[m] for n, m in held.items() if m not in rows and out[m] != NO_ROW}
     no_row = {n: out[m] for n, m in held.items() if m not in rows and out[m] == NO_ROW}

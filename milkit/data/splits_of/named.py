@@ -51,10 +51,6 @@ class NamedSplit:
         """Role of each id: "train", "validation" or "test"; every part whose name begins with test is a test part."""
         return {name: role_of(part) for name, part in self.parts.items()}
 
-    def tested(self) -> frozenset[str]:
-        """Ids in a test part."""
-        return frozenset(name for name, part in self.parts.items() if role_of(part) == "test")
-
     def __str__(self) -> str:
         return f"repeat {self.repeat}, fold {self.fold}" + (f", inner fold {self.inner}" if self.inner else "")
 
