@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from milkit.data.where import and_more
 from milkit.errors import DataError
 
-ROOM = 256 * 2**20
+ROOM = 256 << 20
 """Bytes that a small file may grow to when it is unpacked."""
-GROWTH = 32
+GROWTH = 4
 """Bytes that each byte of a file may grow to beside."""
 
 
@@ -152,7 +152,7 @@ def _in_order(text: str) -> tuple[int, float, str]:
         return 1, 0.0, text
 
 
-def plain(value: float | str) -> str:
+def plain(value: float | int | bool | str) -> str:
     """A label as text: 1.0 and "1." are "1"."""
     try:
         number = float(value)

@@ -3,9 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import is_zipfile
 
-import h5py
 import numpy as np
 
 from milkit.bag import Bag
@@ -13,10 +11,10 @@ from milkit.data.datasets.assemble import Bags, checked, without
 from milkit.data.datasets.bagset import BagSet
 from milkit.data.datasets.folders import arrays_of, check_digest
 from milkit.data.datasets.mat import read_mat
-from milkit.data.datasets.mat5 import HEADER, is_mat5
 from milkit.data.datasets.text import read_text
 from milkit.data.formats import jld
 from milkit.data.formats.header import opened
+from milkit.data.formats.kind import kind_of
 from milkit.data.memory import MemorySource
 from milkit.data.study import GivenSplit, Study, Unit
 from milkit.errors import DataError
@@ -100,7 +98,8 @@ def midatasets(path: str | Path) -> BagFile:
 
 
 def _bags_of(path: Path, bag: str, label: str) -> Bags:
-    if h5py.is_hdf5(path):
+    kind = kind_of(path)
+    if kind == "hdf5":
         with path.open("rb") as file:
             if file.read(16).startswith(b"MATLAB 7.3 MAT-f"):
                 return read_mat(path)
@@ -108,13 +107,11 @@ def _bags_of(path: Path, bag: str, label: str) -> Bags:
             if jld.is_jld(path, content):
                 return _jld(path)
         raise DataError(f"{path} is HDF5, but neither MIDatasets.jl's nor MATLAB's; Cohort reads features of slides.")
-    with path.open("rb") as file:
-        start = file.read(HEADER)
-    if start.startswith(b"MATLAB 5.0") and is_mat5(start):
+    if kind == "mat":
         return read_mat(path)
-    if is_zipfile(path):
+    if kind == "npz":
         return _npz(path)
-    if start[:1] == b"\x80" or path.suffix.lower() in (".pkl", ".pickle"):
+    if kind == "pickle":
         raise DataError(f"{path} is a pickle, which runs what is in it when it is read; save it with numpy.savez.")
     return read_text(path, bag, label)
 

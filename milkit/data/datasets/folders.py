@@ -5,11 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 import milkit
+from milkit.data.formats.guard_numpy import read_npz
 from milkit.errors import DataError
 
 PACKAGED = Path(__file__).parents[1] / "packaged"
@@ -50,10 +50,15 @@ def arrays_of(path: Path, names: Sequence[str] = (), *, again: str) -> dict[str,
         DataError: it cannot be read, or lacks an array.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in (names or arrays.files)}
-    except (OSError, ValueError, TypeError, KeyError, BadZipFile, EOFError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Get it anew from {again}.") from None
+        arrays = read_npz(path)
+    except DataError as error:
+        raise DataError(f"{error} Or get it from {again}.") from None
+    lacking = [name for name in names if name not in arrays]
+    if lacking:
+        raise DataError(
+            f"{path} cannot be read: it lacks {lacking} (it holds {sorted(arrays)[:8]}). Get it from {again}."
+        )
+    return {name: arrays[name] for name in (names or arrays)}
 
 
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 
 from milkit.bag import Bag
 from milkit.data.datasets.colon import image_of
 from milkit.data.datasets.nifti import is_nifti, read_nifti
+from milkit.data.formats.guard_numpy import open_npy, read_npz
+from milkit.data.formats.kind import kind_of
 from milkit.errors import DataError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -132,21 +133,16 @@ def _by_number(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
 
 
 def _array(path: Path) -> np.ndarray:
-    """The one array of a `.npy` or `.npz` file, read without pickle and without trust in its header."""
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"PK"
-        if not packed:
-            # a map is refused where the file is shorter than its header says
-            mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-            return np.array(mapped)
-        with np.load(path, allow_pickle=False) as arrays:
-            if len(arrays.files) != 1:
-                raise DataError(f"{path} holds {sorted(arrays.files)[:5]}; expected one array.")
-            array: np.ndarray = arrays[arrays.files[0]]
-            return array
-    except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError, MemoryError) as error:
-        raise DataError(f"{path} cannot be read as an array (.npy, .npz) or NIfTI-1 (.nii): {error}.") from None
+    """The one array of a `.npy` or `.npz` file."""
+    kind = kind_of(path)
+    if kind == "npy":
+        return np.array(open_npy(path))
+    if kind != "npz":
+        raise DataError(f"{path} is no array (.npy, .npz), folder of images, or uncompressed NIfTI-1 (.nii).")
+    arrays = read_npz(path)
+    if len(arrays) != 1:
+        raise DataError(f"{path} holds the arrays {sorted(arrays)[:5]}; expected one.")
+    return next(iter(arrays.values()))
 
 
 def _checked(path: Path, images: np.ndarray) -> np.ndarray:
