@@ -124,9 +124,19 @@ class Attributes(h5py.AttributeManager):
     def _value(self, name: str) -> Any:
         """One of them, read once: readers ask often, each for few; `_NONE` where it is not there or cannot be read."""
         if name not in self._values:
-            there = super().__contains__(name) and self._readable(self.get_id(name))
-            self._values[name] = super().__getitem__(name) if there else _NONE
+            self._values[name] = self._read(name) if super().__contains__(name) else _NONE
         return self._values[name]
+
+    def _read(self, name: str) -> Any:
+        attribute = self.get_id(name)
+        if not self._readable(attribute):
+            return _NONE
+        if not isinstance(attribute.get_type(), (h5t.TypeIntegerID, h5t.TypeFloatID)):
+            return super().__getitem__(name)
+        # what h5py does with numbers, without opening the attribute again
+        value = np.empty(attribute.shape, attribute.dtype)
+        attribute.read(value)
+        return value[()] if value.ndim == 0 else value
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such an attribute, of a kind that can be read."""
@@ -262,6 +272,10 @@ class File(Group, h5py.File):
         if len(self._kept) < KEPT_MEMBERS:
             self._kept[name] = found
         return found
+
+    def _link(self, name: str | bytes) -> Any:
+        """The link of a member, which was looked at if the member is kept."""
+        return h5py.HardLink() if name in self._kept else super()._link(name)
 
     @property
     def filename(self) -> str:

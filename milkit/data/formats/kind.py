@@ -31,7 +31,7 @@ def kind_of(path: Path) -> str:
     try:
         with path.open("rb") as file:
             start = file.read(512)
-            if any(_at(file, place) for place in (512, 1024, 2048, 4096)) and start[:8] != HDF5:
+            if start[:8] != HDF5 and any(_at(file, place) for place in (512, 1024, 2048, 4096)):
                 return "hdf5"
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
