@@ -1,7 +1,6 @@
 """Small valid files of every layout that is read, made by the writers of the tests."""
 
 import importlib.util
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,30 +85,133 @@ def _table(folder: Path) -> Path:
     return folder / "cohort.csv"
 
 
-def _split_clam(folder: Path) -> Path:
+def _stamp(folder: Path) -> Path:
+    files = _writer("foreign_hdf5.py")
+    return files.stamp(folder, "s0", _x(0), np.arange(12.0).reshape(6, 2)).parent
+
+
+def _mussel(folder: Path) -> Path:
+    return _writer("foreign_hdf5.py").mussel(folder, "s0", _x(0), _xy()).parent
+
+
+def _torchmil_h5(folder: Path) -> Path:
+    return _writer("foreign_hdf5.py").torchmil(folder, "s0", _x(0), _xy(), label=1, instances=np.arange(6) % 2).parent
+
+
+def _acmil(folder: Path) -> Path:
+    return _writer("foreign_hdf5.py").acmil(folder / "cohort.h5", {f"s{i}": (_x(i), _xy()) for i in range(3)})
+
+
+def _groups(folder: Path) -> Path:
+    slides = {f"s{i}": (_x(i), _xy()) for i in range(3)}
+    return _writer("foreign_hdf5.py").groups(folder / "cohort.h5", slides, patch_size=256)
+
+
+def _jld(folder: Path) -> Path:
+    writer = _writer("data/datasets/conftest.py").JldWriter(folder / "Set.jld")
+    return writer.write([_x(i) for i in range(3)], [True, False, True], [[[True, False, True], [False, True, True]]])
+
+
+def _svm(folder: Path) -> Path:
+    rows = [
+        f"{i}:b{i % 3}:{i % 3 % 2} " + " ".join(f"{j + 1}:{v:.3f}" for j, v in enumerate(_x(i, 1)[0])) for i in range(9)
+    ]
+    (folder / "set.svm").write_text("\n".join(rows) + "\n")
+    return folder / "set.svm"
+
+
+def _npy(folder: Path) -> Path:
     for i in range(2):
-        (folder / f"splits_{i}.csv").write_text(",train,val,test\n0,s1,s4,s6\n1,s2,s5,\n2,s3,,\n")
-        (folder / f"splits_{i}_bool.csv").write_text(
-            ",train,val,test\ns1,True,False,False\ns2,True,False,False\ns3,True,False,False\n"
-            "s4,False,True,False\ns5,False,True,False\ns6,False,False,True\n"
-        )
+        np.save(folder / f"s{i}.npy", _x(i))
     return folder
 
 
-def _split_json(folder: Path) -> Path:
-    splits = [{"train_patients": ["a", "b"], "test_patients": ["c"]}, {"train_patients": ["c"], "test_patients": ["a"]}]
-    (folder / "splits.json").write_text(json.dumps({"splits": splits}))
-    return folder / "splits.json"
+def _npz(folder: Path) -> Path:
+    for i in range(2):
+        np.savez_compressed(folder / f"s{i}.npz", features=_x(i), coords=_xy())
+    return folder
 
 
-def _split_table(folder: Path) -> Path:
-    (folder / "k=all.tsv").write_text(
-        "case_id\tslide_id\tlabel\tfold_0\tfold_1\n"
-        + "".join(
-            f"p{i}\ts{i}\t{i % 2}\t{'train' if i < 4 else 'test'}\t{'test' if i < 4 else 'train'}\n" for i in range(8)
-        )
-    )
-    return folder / "k=all.tsv"
+def _torchmil(folder: Path) -> Path:
+    files = _writer("foreign_arrays.py")
+    for i in range(2):
+        files.torchmil(folder, f"s{i}", _x(i), label=np.array(i), coords=_xy(), tiles=np.arange(6) % 2)
+    return folder
+
+
+def _owkin(folder: Path) -> Path:
+    files = _writer("foreign_arrays.py")
+    for i in range(2):
+        files.owkin(folder, f"s{i}", _x(i), np.arange(12).reshape(6, 2))
+    return folder
+
+
+def _dsmil(folder: Path) -> Path:
+    files = _writer("foreign_arrays.py")
+    for i in range(2):
+        files.dsmil(folder / "set", f"{i}-class", f"s{i}", _x(i))
+    files.dsmil_tables(folder / "set", {"0-class": ["s0"], "1-class": ["s1"]})
+    return folder / "set"
+
+
+def _soma(folder: Path) -> Path:
+    files = _writer("foreign_arrays.py")
+    return [files.soma(folder, f"s{i}", _x(i), _xy()) for i in range(2)][-1].parent
+
+
+def _slideflow(folder: Path) -> Path:
+    _writer("foreign_arrays.py").slideflow(folder, "s0", _x(0), _xy())
+    return folder
+
+
+def _clam_pt(folder: Path) -> Path:
+    path = _clam(folder)
+    for i in range(2):
+        _writer("foreign_arrays.py").tensor(path.parent / "pt_files" / f"s{i}.pt", _x(i))
+    return path.parent / "pt_files"
+
+
+def _pt_dict(folder: Path) -> Path:
+    import torch
+
+    torch.save({"features": torch.as_tensor(_x(0)).half(), "coords": torch.as_tensor(_xy())}, folder / "s0.pt")
+    return folder
+
+
+def _pt_old(folder: Path) -> Path:
+    return _writer("foreign_arrays.py").tensor(folder / "s0.pt", _x(0), _use_new_zipfile_serialization=False).parent
+
+
+def _xy(n: int = 6) -> np.ndarray:
+    return np.stack([np.arange(n) % 3, np.arange(n) // 3], 1) * 512
+
+
+PARTS = ({"train": ["s1", "s2", "s3"], "val": ["s4"], "test": ["s5", "s6"]},
+         {"train": ["s4", "s5", "s6"], "val": ["s1"], "test": ["s2", "s3"]})  # fmt: skip
+SLIDES = [f"s{i}" for i in range(1, 7)]
+LABELS = {slide: i % 2 for i, slide in enumerate(SLIDES)}
+
+
+def _split(name: str, *arguments: object) -> Seed:
+    """A split file by one of the tests' writers; the last thing it writes is opened."""
+
+    def write(folder: Path) -> Path:
+        return getattr(_writer("split_files.py"), name)(folder, *arguments)
+
+    return write
+
+
+def _split_clam(folder: Path) -> Path:
+    for i, parts in enumerate(PARTS):
+        _writer("split_files.py").clam(folder, i, parts)
+    return folder
+
+
+def _with_torch() -> dict[str, Seed]:
+    """Layouts that only PyTorch writes and reads; none where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    return {"slideflow": _slideflow, "clam, pt": _clam_pt, "pt, dict": _pt_dict, "pt, old": _pt_old}
 
 
 FEATURES: dict[str, Seed] = {
@@ -118,10 +220,29 @@ FEATURES: dict[str, Seed] = {
     "trident, gzip": _gzip,
     "trident, newest HDF5": _latest,
     "clam": _clam,
+    "stamp": _stamp,
+    "mussel": _mussel,
+    "torchmil, HDF5": _torchmil_h5,
+    "acmil": _acmil,
+    "groups": _groups,
+    "midatasets": _jld,
+    "svm": _svm,
+    "npy": _npy,
+    "npz": _npz,
+    "torchmil": _torchmil,
+    "owkin": _owkin,
+    "dsmil": _dsmil,
+    "soma": _soma,
+    **_with_torch(),
 }
 TABLES: dict[str, Seed] = {"cohort table": _table}
 SPLITS: dict[str, Seed] = {
     "splits: CLAM": _split_clam,
-    "splits: STAMP": _split_json,
-    "splits: Patho-Bench": _split_table,
+    "splits: TransMIL": _split("transmil", 0, PARTS[0], LABELS),
+    "splits: MIL_BASELINE": _split("mil_baseline", 0, 1, PARTS[0], LABELS),
+    "splits: Patho-Bench": _split("patho_bench", dict(zip(SLIDES, SLIDES, strict=True)), LABELS, PARTS),
+    "splits: STAMP": _split("stamp", PARTS),
+    "splits: ACMIL": _split("acmil", 0, PARTS[0]),
+    "splits: torchmil": _split("torchmil", PARTS[0]),
+    "splits: soma": _split("soma", PARTS),
 }
