@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from milkit.data.mapped import copy_to, map_of, place_in
 from milkit.data.study import Study
 from milkit.errors import DataError
 
@@ -210,7 +211,7 @@ class Reader:
                 f"Bag {str(self.study.bag[i])!r} is {bag.x.dtype}, but {str(self.study.bag[0])!r} is {self.dtype}; a "
                 "cohort that is read while it is trained on needs one dtype. Write one store of all bags."
             )
-        x[:n] = bag.x
+        copy_to(bag.x, x[:n])
         if xy is not None:
             xy[:n] = bag.coords_um
         _let_go(bag.x)
@@ -222,13 +223,10 @@ def _let_go(x: np.ndarray) -> None:
 
     Else the whole cohort would count as this process's memory after an epoch.
     """
-    base: object = x
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if not isinstance(base, mmap.mmap) or x.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):
+    base = map_of(x)
+    if base is None or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    whole = np.frombuffer(base, np.uint8)
-    first = x.ctypes.data - whole.ctypes.data
+    first = place_in(base, x)
     first, last = -(-first // mmap.PAGESIZE), (first + x.nbytes) // mmap.PAGESIZE
     if last > first:
         base.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)

@@ -22,9 +22,11 @@ import numpy as np
 
 from milkit.bag import Bag
 from milkit.data.bags import check_id
+from milkit.data.feature_sets import from_attribute
 from milkit.data.formats.given import Given
 from milkit.data.formats.guard_hdf5 import BROKEN, guarded
 from milkit.data.formats.scale import check_mpp
+from milkit.data.mapped import MappedFile
 from milkit.data.store_write import (
     BLOCK_BYTES,
     FORMAT,
@@ -248,8 +250,9 @@ def _open(path: Path, file: h5py.File) -> Store:
     offsets = offsets.astype(np.int64)
     ids = tuple(file["bag_ids"].asstr()[:].tolist())
     _check_parts(path, features, offsets, ids, name)
-    x = _mapped(path, features).view(value_dtype(name))
-    coords = _mapped(path, file["coords_um"]) if "coords_um" in file else None
+    whole = MappedFile.of(path)
+    x = _mapped(whole, path, features).view(value_dtype(name))
+    coords = _mapped(whole, path, file["coords_um"]) if "coords_um" in file else None
     if coords is not None and coords.shape != (len(x), 2):
         raise DataError(f"{path} is damaged: coords_um has shape {coords.shape}; expected {(len(x), 2)}.")
     try:
@@ -266,22 +269,22 @@ def _open(path: Path, file: h5py.File) -> Store:
         lengths=np.diff(offsets),
         features=int(x.shape[1]),
         dtype=x.dtype,
-        provenance=_provenance(attrs),
+        provenance=_provenance(attrs, int(x.shape[1]), path),
         x=x,
         coords_um=coords,
         offsets=offsets,
         index=index,
-        coords_px=_pixels(path, file, len(x)),
+        coords_px=_pixels(whole, path, file, len(x)),
         mpp=_sizes(path, file, "slide_mpp", len(ids)),
         tile_um=_sizes(path, file, "slide_tile_um", len(ids)),
         tile_level0_px=_sizes(path, file, "slide_tile_px", len(ids)),
     )
 
 
-def _pixels(path: Path, file: h5py.File, n: int) -> np.ndarray | None:
+def _pixels(whole: MappedFile, path: Path, file: h5py.File, n: int) -> np.ndarray | None:
     if "coords_px" not in file:
         return None
-    values = _mapped(path, file["coords_px"])
+    values = _mapped(whole, path, file["coords_px"])
     if values.shape != (n, 2) or values.dtype != np.dtype("<i8"):
         raise DataError(f"{path} is damaged: coords_px is {values.dtype} {values.shape}; expected int64 {(n, 2)}.")
     return values
@@ -325,16 +328,19 @@ def _check_parts(path: Path, features: h5py.Dataset, offsets: np.ndarray, ids: t
         raise DataError(f"{path} is damaged: {wrong}. Write the store anew.")
 
 
-def _mapped(path: Path, data: h5py.Dataset) -> np.ndarray:
-    """A contiguous dataset as a read-only memory map."""
-    offset, size = data.id.get_offset(), path.stat().st_size
+def _mapped(whole: MappedFile, path: Path, data: h5py.Dataset) -> np.ndarray:
+    """A contiguous dataset as a read-only view of the file."""
+    offset, size = data.id.get_offset(), len(whole)
     if offset is None or size < offset + data.size * data.dtype.itemsize:
         raise DataError(f"{path} is cut short: {data.name} does not fit into its {size} bytes; write it anew.")
-    # a plain view: slices of np.memmap itself cost more than the read of a small bag
-    return np.memmap(path, data.dtype, "r", offset, data.shape).view(np.ndarray)
+    # no np.memmap, slices of which cost more than the read of a small bag
+    return whole.array(data.dtype, data.shape, offset)
 
 
-def _provenance(attrs: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(attrs: Mapping[str, Any], width: int, path: Path) -> dict[str, Any]:
+    sets = {}
+    if "feature_sets" in attrs:
+        sets = {"feature_sets": from_attribute(attrs["feature_sets"], width, str(path))}
     return {
         "encoder": str(attrs["encoder"]) if "encoder" in attrs else None,
         "mpp": float(attrs["mpp"]) if "mpp" in attrs else None,
@@ -344,4 +350,5 @@ def _provenance(attrs: Mapping[str, Any]) -> dict[str, Any]:
         "sha256": str(attrs["content_sha256"]),
         "milkit_version": str(attrs["milkit_version"]),
         "extra": json.loads(attrs["provenance"]),
+        **sets,
     }
