@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from milkit.api import run
     from milkit.bag import Bag
+    from milkit.data.aligned import Aligned, FeatureFiles
     from milkit.data.cohort import Cohort
     from milkit.data.covariates import Categorical, Numeric
     from milkit.data.datasets import Classic
@@ -28,6 +29,7 @@ _WHERE = {
     "milkit.api": ("run",),
     "milkit.bag": ("Bag",),
     "milkit.data.datasets": ("Classic",),
+    "milkit.data.aligned": ("Aligned", "FeatureFiles"),
     "milkit.data.cohort": ("Cohort",),
     "milkit.data.covariates": ("Categorical", "Numeric"),
     "milkit.data.memory": ("in_memory",),

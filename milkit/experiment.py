@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from milkit import config
+from milkit.data.aligned import Aligned, FeatureFiles
 from milkit.data.cohort import Cohort
 from milkit.data.covariates import Categorical, Numeric
 from milkit.data.datasets import DataSet
@@ -174,7 +175,7 @@ def allowed_types() -> dict[str, type]:
     """Every class that a config file may name: the allow-list of `milkit.config.from_json`."""
     unions = (Data, SplitProtocol, Model, Task, Optimizer)
     classes = [c for union in unions for c in config.members(union)]
-    parts = [Train, LabelBudget, *SEARCH_PARTS, Numeric, Categorical, Experiment]
+    parts = [Train, LabelBudget, *SEARCH_PARTS, Numeric, Categorical, Aligned, FeatureFiles, Experiment]
     return {c.__name__: c for c in [*classes, *parts] if c is not InMemory}
 
 

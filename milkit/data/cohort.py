@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from milkit.data.aligned import Aligned
 from milkit.data.build import build_study
 from milkit.data.covariates import Covariate
 from milkit.data.open_cohort import open_cohort
@@ -21,9 +22,9 @@ class Cohort:
     table: str | tuple[str, ...]
     """The table, one row a slide: a CSV or .xlsx file; or two of them, one row a patient and one row a slide, which are
     joined by patient (STAMP's clini and slide tables)."""
-    features: str | tuple[str, ...]
+    features: str | tuple[str, ...] | Aligned
     """The features: a store, files or a folder of another tool (docs/formats.md), or several of one kind that together
-    hold the cohort."""
+    hold the cohort; or `Aligned(...)`: several feature sets of the same slides."""
     slide: str = ""
     """Column of the slide ids; "" takes the one that is recognised (slide_id, slide, bag_id, bag, image; or else
     sample_id, bag_name, and the file names in slide_path, filename, path)."""
@@ -55,8 +56,8 @@ class Cohort:
     slide_labels: bool = False
     """Labels belong to slides, so that slides of one patient may differ; needs unit="slide"."""
     covariates: tuple[Covariate, ...] = ()
-    """Columns that are an input of the model beside the features, such as ("age", "sex"): numbers if all cells are, else
-    categories; `Numeric` and `Categorical` (milkit.data.covariates) say it explicitly."""
+    """Columns that are an input of the model beside the features, such as ("age", "sex"): numbers if all cells are,
+    else categories; `Numeric` and `Categorical` (milkit.data.covariates) say it explicitly."""
     sheet: str = ""
     """Of .xlsx tables, "" for the first."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from milkit.bag import Bag
 from milkit.data.agree import check_agree
+from milkit.data.feature_sets import as_attribute, sets_of
 from milkit.data.formats.find import STORE, find
 from milkit.data.formats.given import Given
 from milkit.data.formats.guard_hdf5 import BROKEN, guarded
@@ -67,6 +68,7 @@ def open_features(
     encoder: str = "",
     unit: Unit = "",
     patches: str = "",
+    layout: str = "",
     allow: Sequence[str] = (),
 ) -> FeatureSource:
     """Open the features at one path, or at several that together hold a cohort.
@@ -82,6 +84,7 @@ def open_features(
         unit: of positions, for files that do not say it: "px" of level 0, "um", "grid" (columns and rows), or "tile_px"
             (pixels of the tiles as the encoder saw them).
         patches: folder of CLAM's patches files, where it is not beside the features.
+        layout: name of the layout, for the few files that do not tell it (docs/formats.md).
         allow: what slides may differ in, "encoder", "tile" or "mpp"; where they do otherwise, that is an error.
 
     Raises:
@@ -94,7 +97,7 @@ def open_features(
     if all(_may_be_store(p) for p in paths):
         stores = [(str(p), open_store(p)) for p in paths]
     else:
-        found = find(paths)
+        found = find(paths, layout)
         if found.layout != STORE:
             return source_of(found, Given(mpp, tile_um, encoder, unit, tuple(allow)), patches)
         stores = [(str(file), open_store(file)) for file in found.files]
@@ -167,6 +170,9 @@ def join(named: Sequence[tuple[str, FeatureSource]], allow: Sequence[str] = ()) 
     do = "make them alike, or write the store anew with what is missing."
     check_agree("features an instance", [(name, source.features) for name, source in named], do)
     agreed = {key: _agreed(key, named, allow) for key in ("encoder", "mpp", "tile_um", "tile_px")}
+    texts = [(name, as_attribute(sets_of(source.provenance))) for name, source in named]
+    sets = json.loads(check_agree("list of feature sets", texts, do))
+    agreed |= {"feature_sets": sets} if sets else {}
     where: dict[str, FeatureSource] = {}
     for _, source in named:
         where.update(dict.fromkeys(source.ids, source))

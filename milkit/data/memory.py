@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from milkit import config
 from milkit.bag import Bag
 from milkit.data.bags import as_bag, check_coords, check_features, check_id
 from milkit.data.build import build_study
@@ -76,7 +75,7 @@ class InMemory:
 
     def config_json(self) -> dict[str, Any]:
         """What a saved configuration keeps of it: enough to know the data again, not the data."""
-        said = {"covariates": config.to_json(self.covariates)} if self.covariates else {}
+        said = {"covariates": [_choice(c) for c in self.covariates]} if self.covariates else {}
         return {"name": self.name, "bags": len(self.bags), "digest": self.digest, **said}
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
@@ -157,6 +156,11 @@ def _check(bags: tuple[Bag, ...]) -> None:
             check_coords(bag.id, bag.coords_px, len(bag.x), "coords_px")
         seen.add(bag.id)
         first, before, width = first or bag.id, bag.id, bag.x.shape[1]
+
+
+def _choice(covariate: Covariate) -> Any:
+    """A covariate as JSON."""
+    return covariate if isinstance(covariate, str) else {"type": type(covariate).__name__, **asdict(covariate)}
 
 
 def _cell(value: Any) -> str:

@@ -1,11 +1,13 @@
 """A cohort table and its features brought together: ids that differ by an extension, positions in micrometres."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from milkit.data.aligned import Aligned, align
 from milkit.data.features import FeatureSource, Placeable, open_features
 from milkit.data.formats.header import Unit
 from milkit.data.formats.slide_files import SlideFiles
@@ -13,13 +15,13 @@ from milkit.data.matching import without_extensions
 from milkit.data.mpp import level0_mpp, mpp_column
 from milkit.data.table import NONE, CohortTable
 from milkit.data.targets import check_columns, missing_targets
-from milkit.errors import DataError
+from milkit.errors import ConfigError, DataError
 from milkit.task import Task
 
 
 def open_cohort(
     table: CohortTable,
-    features: str | Path | Sequence[str | Path],
+    features: str | Path | Sequence[str | Path] | Aligned,
     *,
     mpp: float | str = "",
     tile_um: float | None = None,
@@ -33,7 +35,7 @@ def open_cohort(
 
     Args:
         table: one row a slide.
-        features: what `milkit.data.features.open_features` takes.
+        features: what `milkit.data.features.open_features` takes, or several sets of the same slides.
         mpp, tile_um, encoder, unit, patches, allow: as in `milkit.data.cohort.Cohort`.
         task: rows without its target are left out later, and need no mpp.
 
@@ -44,6 +46,9 @@ def open_cohort(
         CohortError: a column of mpps that is not there, or a cell of it that is none.
         DataError: features that cannot be used, or an mpp that is not theirs.
     """
+    if isinstance(features, Aligned):
+        of_one = {"tile_um": tile_um, "encoder": encoder, "unit": unit, "patches": patches}
+        return _open_aligned(table, features, mpp, allow, task, of_one)
     source = open_features(features, tile_um=tile_um, encoder=encoder, unit=unit, patches=patches, allow=allow)
     if isinstance(source, SlideFiles) or _packed(source):
         table = _named_as_files(table, source)
@@ -52,6 +57,33 @@ def open_cohort(
     elif mpp not in ("", NONE):
         raise DataError(f"mpp={mpp!r} is for features with positions in pixels of level 0. Leave it out.")
     return table, source, tuple(getattr(source, "notes", ()))
+
+
+def _open_aligned(
+    table: CohortTable,
+    features: Aligned,
+    mpp: float | str,
+    allow: Sequence[str],
+    task: Task | None,
+    of_one: Mapping[str, Any],
+) -> tuple[CohortTable, FeatureSource, tuple[str, ...]]:
+    """Each feature set as if it were the only one, then all put together; `of_one` is what each has to say itself."""
+    said = [f"{name}={value!r}" for name, value in of_one.items() if value]
+    if said:
+        raise ConfigError(
+            f"{', '.join(said)} is given beside several feature sets; say it of the set that it is about: "
+            f"FeatureFiles(path, {', '.join(said)})."
+        )
+    sources, notes = [], []
+    for one in features.files:
+        table, source, of_set = open_cohort(
+            table, one.path, mpp=mpp if one.mpp is None else one.mpp, tile_um=one.tile_um, encoder=one.encoder,
+            unit=one.unit, patches=one.patches, allow=allow, task=task,  # type: ignore[arg-type]
+        )  # fmt: skip
+        sources.append(source)
+        notes += of_set
+    aligned = align(sources, features, table.slide.tolist())
+    return table, aligned, (*notes, *aligned.notes)
 
 
 def _packed(source: FeatureSource) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import milkit
 from milkit.bag import Bag
 from milkit.data.bags import as_bag, check_coords, check_features, check_id
+from milkit.data.feature_sets import FeatureSet, as_attribute, check_widths
 from milkit.errors import DataError
 
 FORMAT = "milkit.store"
@@ -55,6 +56,7 @@ def write_store(
     tile_um: float | None = None,
     tile_px: int | None = None,
     provenance: Mapping[str, Any] | None = None,
+    feature_sets: Sequence[FeatureSet] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write bags into one native HDF5 store.
@@ -74,6 +76,7 @@ def write_store(
         tile_um: width of a tile in micrometres.
         tile_px: width of a tile in pixels as the encoder saw it.
         provenance: anything else worth keeping, JSON-able (source files, tiling parameters ...).
+        feature_sets: what lies side by side in an instance, where it is more than one encoder's features.
         overwrite: replace a store that is there already.
 
     Returns:
@@ -87,6 +90,8 @@ def write_store(
     if dtype not in ("float16", "float32", "bfloat16"):
         raise DataError(f"dtype={dtype!r}; a store holds float16, float32 or bfloat16.")
     attrs = store_attributes(dtype, encoder, mpp, tile_um, tile_px, provenance)
+    if feature_sets:
+        attrs["feature_sets"] = as_attribute(feature_sets)
     _refuse_existing(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +109,8 @@ def write_store(
             for bag in bags:  # an error of the caller's own generator passes through unchanged
                 with _disk_errors(path):
                     spool.add(bag)
+            if feature_sets:
+                check_widths([s.width for s in feature_sets], spool.width, str(path))
             with _disk_errors(path):
                 _write_hdf5(work / "store.h5", spool, attrs)
         _refuse_existing(path, overwrite)

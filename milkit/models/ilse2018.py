@@ -142,6 +142,7 @@ class ABMILModule(nnx.Module):
         embedding = self._embedding(flat, bags.covariates)
         logits = self.classifier(embedding)
         if self.fusion == "late":
+            assert bags.covariates is not None
             beside = self.clinical_classifier(self.clinical(bags.covariates))
             logits, alone = logits + beside, alone + beside[:, None]
         return Output(

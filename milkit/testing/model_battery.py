@@ -344,10 +344,13 @@ def check_covariates(config: Any, in_features: int, out_features: int) -> None:
         s.state,
     )  # fmt: skip
     before, contract = np.asarray(s.forward(state, bags).logits), "Covariates are read"
-    for j in range(bags.covariates.shape[1]):
+    given = np.asarray(bags.covariates)
+    for j in range(given.shape[1]):
         own = other = 0.0
         for step in (2.0, -2.0, 6.0, -6.0):  # far enough to wake a ReLU in one direction
-            moved = dataclasses.replace(bags, covariates=bags.covariates.at[1, j].add(step))
+            changed = given.copy()
+            changed[1, j] += step
+            moved = dataclasses.replace(bags, covariates=jnp.asarray(changed))
             gap = np.abs(np.asarray(s.forward(state, moved).logits) - before).max(1)
             own, other = max(own, gap[1]), max(other, gap[[0, 2]].max())
         if not own > 1e-6:
