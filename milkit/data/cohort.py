@@ -46,7 +46,8 @@ class Cohort:
     encoder: str = ""
     """Name of the encoder, for files that do not say it (CLAM's)."""
     unit: str = ""
-    """Of positions, for files that do not say it (torchmil's): "px" of level 0, "um", or "grid" (columns and rows)."""
+    """Of positions, for files that do not say it (torchmil's, old STAMP's): "px" of level 0, "um", "grid" (columns and
+    rows) or "tile_px" (pixels of the tiles as the encoder saw them)."""
     patches: str = ""
     """CLAM's folder of patches files, which hold the tile size; "" looks beside the features."""
     allow: tuple[str, ...] = ()
