@@ -303,8 +303,8 @@ def _tells(x: np.ndarray, y: np.ndarray, *, ordered: bool) -> bool:
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    ranks = [np.unique(v, return_inverse=True)[1].astype(np.float64) for v in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    a, b = (np.unique(v, return_inverse=True)[1].astype(np.float64) for v in (x, y))
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _numbers(cells: np.ndarray) -> Float[np.ndarray, "B"]:

@@ -74,7 +74,8 @@ def _open_aligned(
             f"{', '.join(said)} is given beside several feature sets; say it of the set that it is about: "
             f"FeatureFiles(path, {', '.join(said)})."
         )
-    sources, notes = [], []
+    sources: list[FeatureSource] = []
+    notes: list[str] = []
     for one in features.files:
         table, source, of_set = open_cohort(
             table, one.path, mpp=mpp if one.mpp is None else one.mpp, tile_um=one.tile_um, encoder=one.encoder,

@@ -71,8 +71,10 @@ class ABMIL:
     its own; () reads them as one."""
 
     def __post_init__(self) -> None:
-        sizes = dict.fromkeys(("encoder", "attention", "heads", "fusion_layers", "sets"), "[1, inf)")
-        check_fields(self, "model", dropout="[0, 1)", **sizes)
+        some = "[1, inf)"
+        check_fields(
+            self, "model", encoder=some, attention=some, heads=some, fusion_layers=some, sets=some, dropout="[0, 1)"
+        )
         if self.dropout and not self.encoder:
             raise ConfigError(f"dropout={self.dropout} acts after the encoder's layers, but encoder=() has none.")
         if len(self.sets) == 1:
@@ -109,8 +111,8 @@ class ABMILModule(nnx.Module):
             for e in encoders
         ]
         # a single set keeps its names, by which weights are known
-        self.encoder = nnx.List(encoders) if config.sets else encoders[0]
-        self.pool = nnx.List(pools) if config.sets else pools[0]
+        self.encoder: Any = nnx.List(encoders) if config.sets else encoders[0]
+        self.pool: Any = nnx.List(pools) if config.sets else pools[0]
         width = config.heads * sum(e.out_features for e in encoders)
         if self.fusion == "concatenate":
             self.joint = MLP(width + covariates, config.fusion_layers, rngs=rngs, init=config.init)
