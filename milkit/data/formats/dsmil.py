@@ -84,7 +84,7 @@ def is_folder(path: Path, content: None = None) -> bool:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.csv") if not file.name.startswith("."))
+    return sorted(file for file in folder.glob("*.csv") if file.is_file() and not file.name.startswith("."))
 
 
 def _slides(path: Path) -> Iterator[Path]:

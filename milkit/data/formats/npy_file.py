@@ -13,7 +13,6 @@ from milkit.data.formats.header import SAMPLED
 from milkit.errors import DataError
 
 MAGIC = b"\x93NUMPY"
-_BROKEN = (ValueError, TypeError, SyntaxError, EOFError, OSError, KeyError, RecursionError, MemoryError, OverflowError)
 BFLOAT16 = "V2"
 """How NumPy saves bfloat16, a type that it does not know: two bytes of something."""
 
@@ -113,7 +112,7 @@ def head(file: Any, where: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version} is for records with names, which are no features")
-    except _BROKEN as error:
+    except Exception as error:  # NumPy parses the head as Python, and raises what its parser happens to meet
         text = " ".join(str(error).split())[:160]
         raise DataError(
             f"{where} is no .npy file, or a damaged one ({text}); make or copy it anew, or remove it."
@@ -123,7 +122,7 @@ def head(file: Any, where: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]
             f"{where} holds Python objects, which is a pickle: it could run any code when read, so milkit does not. "
             "Save the numbers alone (numpy.save of a float array, one file a slide)."
         )
-    if dtype.names is not None or dtype.subdtype is not None or any(n < 0 for n in shape):
+    if dtype.names is not None or dtype.subdtype is not None or any(type(n) is not int or n < 0 for n in shape):
         raise DataError(f"{where} holds {dtype} of shape {shape}; expected a plain array.")
     return shape, fortran, dtype
 

@@ -85,10 +85,15 @@ def _header(file: Path) -> Header:
     for name, found in (("num_tiles", n), ("feature_dim", d)):
         if held.get(name) not in (None, found):
             raise DataError(f"{file} holds {found} where {sidecar} says {name} {held[name]!r}; one of them is old.")
+    return _said(file.stem, file, n, d, sidecar, held)
+
+
+def _said(name: str, file: Path, n: int, d: int, sidecar: Path, held: dict[str, Any]) -> Header:
+    """A header with what a sidecar says."""
     tile_px = positive(sidecar, held, KEPT[0])
     encoder = held.get("encoder_name")
     return Header(
-        id=file.stem,
+        id=name,
         path=file,
         length=n,
         width=d,
@@ -118,7 +123,7 @@ def _without_tissue(folder: Path, known: set[str]) -> list[Path]:
 
 
 def _empty(sidecar: Path, width: int) -> Header:
-    return Header(sidecar.name.removesuffix(META), sidecar, 0, width, "soma", positioned=False)
+    return _said(sidecar.name.removesuffix(META), sidecar, 0, width, sidecar, read_json(sidecar))
 
 
 def with_tiles(slide: Header, given: str) -> Header:
