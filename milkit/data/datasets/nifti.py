@@ -6,6 +6,7 @@ References:
 
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
     if len(content) < SIZE or int.from_bytes(content[:4], "little" if order == "<" else "big") != SIZE:
         raise DataError(f"{path} is no NIfTI-1 file: its header does not begin with {SIZE}.")
 
-    def numbers(kind: str, at: int, count: int) -> list[float]:
+    def numbers(kind: str, at: int, count: int) -> Any:
         return np.frombuffer(content, f"{order}{kind}", count, at).tolist()
 
     dims = [int(n) for n in numbers("i2", 40, 8)]
