@@ -65,7 +65,7 @@ def join(sides: Sequence[Side]) -> Cells:
         notes=(*slides.cells.notes, *patients.cells.notes, *_notes(slides, patients, mended, lacking, unused)),
         digest=hashlib.sha256(f"{slides.cells.digest} {patients.cells.digest}".encode()).hexdigest(),
         line_word=word,
-        numbers=slides.cells.numbers | patients.cells.numbers,
+        numbers=slides.cells.numbers | (patients.cells.numbers & added.keys()),
         dates={
             **slides.cells.dates,
             **{name: f"{file}, {said}" for name, said in patients.cells.dates.items() if name in added},

@@ -145,10 +145,11 @@ def in_one_way(
         meant.setdefault(repair(name), []).append(name)
     found: dict[str, str] = {}
     unclear: dict[str, str] = {}
+    repaired = {name: repair(name) for name in dict.fromkeys(name for ids in lists for name in ids)}
     for ids in lists:
         asking: dict[str, dict[str, None]] = {}
         for name in ids:
-            asking.setdefault(repair(name), {})[name] = None
+            asking.setdefault(repaired[name], {})[name] = None
         for key, wanted in asking.items():
             for name in wanted if key and key in meant else ():
                 others = [other for other in wanted if other != name]

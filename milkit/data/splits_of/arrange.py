@@ -1,5 +1,6 @@
 """Which splits are the folds of one repeat, and which are redraws: read off the test parts, not off a name."""
 
+import functools
 from collections.abc import Sequence
 
 from milkit.data.matching import as_number, file_stem
@@ -24,6 +25,7 @@ def _tested(split: Draft | NamedSplit) -> frozenset[str]:
     return frozenset(_key(name) for name, part in split.parts.items() if role_of(part) == "test")
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def _key(name: str) -> str:
     """An id as it is compared between splits: pandas writes 7 in one column and 7.0 in another, which has padding."""
     stem = file_stem(name)

@@ -1,5 +1,6 @@
 """Labels that a split file repeats, held against those of the cohort table."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 
@@ -69,6 +70,7 @@ def _refuse(
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def _spelled(label: str) -> str:
     """A label as it is compared: 1.0 and 1 are one."""
     try:

@@ -66,6 +66,10 @@ def match_ids(named: NamedSplits, study: Study, of: Of = "") -> Matched:
     said = named.splits[0].of
     if said == "bag":
         return _matched(lists, study, "bag")
+    if said in ("slide", "patient") and not of:
+        whole = _matched(lists, study, said)
+        if whole.exact == len(ids):
+            return whole
     found = [_matched(lists, study, level) for level in ((of,) if of else ("slide", "patient"))]
     best = max(found, key=lambda match: (match.known, match.exact, match.level == said))
     if not best.known:
@@ -94,6 +98,8 @@ def _matched(lists: Sequence[Mapping[str, str]], study: Study, level: str) -> Ma
     doubtful: dict[str, str] = {}
     if level != "bag":  # milkit wrote those itself
         for what, repair in _REPAIRS:
+            if len(held) == len(ids):
+                break
             repaired, unclear = in_one_way(lists, {**rows, **out}, held, repair)
             doubtful |= unclear
             if repaired:

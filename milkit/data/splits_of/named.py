@@ -1,5 +1,6 @@
 """A split as a file states it: ids and the part each is in, before any study has been asked who they are."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -149,6 +150,7 @@ class SplitLayout:
     grouped_by: Callable[[SplitFile], str] | None = None
 
 
+@functools.lru_cache(maxsize=1024)  # some words, asked for of every cell
 def role_of(part: str) -> str:
     """Role that a part's name stands for: ROLE_NAMES, "test" for test_a, test-b ...; "" for any other word."""
     return ROLE_NAMES.get(part, "test" if part.startswith("test") else "")
