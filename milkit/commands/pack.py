@@ -12,13 +12,13 @@ from milkit.errors import ConfigError
 if TYPE_CHECKING:
     from milkit.data.pack import PackReport
 
-DESCRIPTION = (
-    """Pack features of any tool that milkit reads into one native store, which is read at the speed of memory."""
-)
+DESCRIPTION = """Pack features of any tool that milkit reads into one native store, which is read at the speed of
+memory; or, with --to, write them in the layout of another tool."""
 EPILOG = """examples:
   milkit pack trident_out/20x_256px_0px_overlap/features_uni_v2 --out uni.h5 --mpp 0.25
   milkit pack clam_out/features --out resnet.h5 --cohort clinical.csv --encoder resnet50 --workers 8
   milkit pack features/ --out big.h5 --shard-gib 64 --resume
+  milkit pack uni.h5 --to stamp --out stamp_features/
 
 What was finished is kept beside the target until the whole is done: after a stop, --resume goes on and ends with the
 same bytes. The store is read back and compared with what was converted before it gets its name.
@@ -33,6 +33,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if options.to:
+        return _write_back(options)
     from milkit.data.pack import pack
 
     try:
@@ -53,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("paths", nargs="+", metavar="PATH", help="stores, or files or folders of other tools")
-    parser.add_argument("--out", required=True, type=Path, metavar="STORE.h5", help="the store")
+    parser.add_argument("--out", required=True, type=Path, metavar="STORE.h5", help="the store (with --to: the folder)")
     parser.add_argument(
         "--dtype", default="float16", choices=("float16", "float32", "bfloat16", "keep"),
         help="of the features in the store (default: float16)",
@@ -65,7 +67,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace the store, or an interrupted pack of it")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     add_feature_options(parser)
+    back = parser.add_argument_group("writing another tool's layout")
+    back.add_argument("--to", choices=("trident", "clam", "stamp", "torchmil"), help="whose; --out is a folder then")
+    back.add_argument("--magnification", type=float, metavar="X", help="of the tiles, for TRIDENT's folder names")
+    back.add_argument("--overlap", type=int, metavar="PX", help="of neighbouring tiles, likewise")
+    back.add_argument("--tile-px", type=int, metavar="PX", help="width of a tile as the encoder saw it")
     return parser
+
+
+def _write_back(options: argparse.Namespace) -> int:
+    from milkit.data.pack import Asked
+    from milkit.data.pack.back.write import Tiling, write_back
+
+    tiling = Tiling(options.magnification, options.overlap, options.tile_px)
+    asked = Asked(tuple(options.paths), cohort=options.cohort, **facts(options))
+    report = write_back(asked, options.to, options.out, tiling, bags_done)
+    if options.json:
+        folders = {"folder": str(report.folder), "features": str(report.features)}
+        print(json.dumps({**folders, "slides": report.slides, "notes": list(report.notes)}, indent=1))
+        return 0
+    print(f"{report.features}: {report.slides} slides in {options.to}'s layout")
+    for note in report.notes:
+        print(f"  note: {note}")
+    return 0
 
 
 def in_words(report: "PackReport") -> str:

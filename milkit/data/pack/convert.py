@@ -17,9 +17,8 @@ from milkit.data.bags import check_coords, check_features
 from milkit.data.features import FeatureSource
 from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.pack.journal import Written
-from milkit.data.pack.plan import from_portable
+from milkit.data.pack.plan import from_portable, tile_level0_px
 from milkit.data.pack.rounding import Rounding, rounding
-from milkit.data.store import Store
 from milkit.data.store_write import BLOCK_BYTES, as_stored, value_dtype
 from milkit.errors import DataError
 
@@ -68,7 +67,7 @@ class Converter:
         features, lost = self._features(bag, task)
         um = _place(task.coords_um, task.row, bag.coords_um, "<f4")
         px = _place(task.coords_px, task.row, bag.coords_px, "<i8")
-        tile_px = self._tile_px(task.id)
+        tile_px = tile_level0_px(self.source, task.id)
         return Written(task.index, features, um, px, bag.mpp, bag.tile_um, tile_px, lost, said)
 
     def _check(self, bag: Bag, task: Task) -> None:
@@ -98,15 +97,6 @@ class Converter:
                 digest.update(stored.data)
                 _write_at(file.fileno(), stored, task.start + (task.row + first) * row_bytes)
         return digest.hexdigest(), lost
-
-    def _tile_px(self, name: str) -> float | None:
-        if isinstance(self.source, SlideFiles):
-            return self.source.slides[name].tile_level0_px
-        one = self.source.where[name] if hasattr(self.source, "where") else self.source
-        if isinstance(one, Store) and one.tile_level0_px is not None:
-            value = float(one.tile_level0_px[one.index[name]])
-            return None if np.isnan(value) else value
-        return None
 
 
 def _place(path: Path, row: int, values: np.ndarray | None, dtype: str) -> str:

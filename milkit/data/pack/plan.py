@@ -235,6 +235,17 @@ def path_of(source: FeatureSource, name: str) -> Path | None:
     return one.path if isinstance(one, Store) else None
 
 
+def tile_level0_px(source: FeatureSource, name: str) -> float | None:
+    """Width of a slide's tiles in pixels of level 0, None where the source does not say."""
+    if isinstance(source, SlideFiles):
+        return source.slides[name].tile_level0_px
+    one = source.where[name] if hasattr(source, "where") else source
+    if isinstance(one, Store) and one.tile_level0_px is not None:
+        value = float(one.tile_level0_px[one.index[name]])
+        return None if np.isnan(value) else value
+    return None
+
+
 def portable(opened: Opened, asked: Asked) -> dict[str, Any]:
     """The source in values that another process can be sent; see `from_portable`."""
     if isinstance(opened.source, SlideFiles):
