@@ -27,6 +27,7 @@ from milkit.bag import Bag
 from milkit.data.align_tiles import same_place, square_around
 from milkit.data.feature_sets import FeatureSet, as_json
 from milkit.data.features import FeatureSource
+from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.where import and_more, did_you_mean
 from milkit.errors import ConfigError, DataError
 from milkit.fields import check_fields
@@ -307,13 +308,18 @@ def _provenance(parts: Sequence[_Part], how: Aligned) -> dict[str, Any]:
     first = parts[0].source.provenance
     encoders = [part.set.encoder for part in parts]
     asked = [how.same_order, how.most_lost, how.tolerance_um]
-    files = [[part.set.name, _digests(part.source.provenance)] for part in parts]
+    files = [[part.set.name, _digests(part.source.provenance), _sample(part.source)] for part in parts]
     return {
         "encoder": " + ".join(map(str, encoders)) if all(encoders) else None,
         **{key: first.get(key) for key in ("mpp", "tile_um", "tile_px")},
         "feature_sets": as_json([part.set for part in parts]),
         "sets_sha256": hashlib.sha256(json.dumps([asked, files], sort_keys=True).encode()).hexdigest(),
     }
+
+
+def _sample(source: FeatureSource) -> str:
+    """What tells the features of files from others of the same shape; stores have a digest."""
+    return source.sample(source.ids) if isinstance(source, SlideFiles) else ""
 
 
 def _digests(known: Any) -> list[str]:

@@ -110,7 +110,7 @@ def build_study(
 def _provenance(source: FeatureSource, slides: Sequence[Sequence[str]]) -> Mapping[str, Any]:
     """What is known of the features; files are known again by those of the study, so that others may come and go."""
     if isinstance(source, SlideFiles):
-        return {**source.facts, "sample_sha256": source.sample([slide for bag in slides for slide in bag])}
+        return {**source.provenance, "sample_sha256": source.sample([slide for bag in slides for slide in bag])}
     return source.provenance
 
 

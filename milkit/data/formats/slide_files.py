@@ -43,8 +43,8 @@ class SlideFiles:
         ids: of the slides, in the order of the file names.
         lengths: instances of each slide, int64 [B]; 0 for a slide without tissue.
         features: width d.
-        facts: `encoder`, `mpp`, `tile_um`, `tile_px` (None where unknown), `layout`, `tool`, and what the files say
-            under the tool's own names; JSON-able.
+        provenance: `encoder`, `mpp`, `tile_um`, `tile_px` (None where unknown), `layout`, `tool`, and what the files
+            say under the tool's own names; JSON-able. What the features are, `sample` says: that reads them.
         slides: header of each slide.
         mpp_level0: micrometres a pixel of level 0, by slide, where known.
         said: what a reader should know, of the files; `notes` adds what is said of positions.
@@ -55,16 +55,11 @@ class SlideFiles:
     ids: tuple[str, ...]
     lengths: np.ndarray
     features: int
-    facts: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     slides: Mapping[str, Header] = field(repr=False)
     mpp_level0: Mapping[str, float] = field(default_factory=dict, repr=False)
     said: tuple[str, ...] = ()
     given: Given = field(default_factory=Given)
-
-    @cached_property
-    def provenance(self) -> Mapping[str, Any]:
-        """The facts, and a digest of some rows of each slide: asking for it reads those."""
-        return {**self.facts, "sample_sha256": self.sample(self.ids)}
 
     def sample(self, ids: Sequence[str]) -> str:
         """sha256 over some rows of these slides: other features of the same shape are told apart."""
@@ -86,7 +81,7 @@ class SlideFiles:
         if without[0].centred and without[0].id in self.mpp_level0:
             return (*self.said, NO_CORNER.format(tool=self.layout.tool, example=without[0].path))
         about = {"tool": self.layout.tool, "example": str(without[0].path)}
-        magnification = self.facts.get("level0_magnification")
+        magnification = self.provenance.get("level0_magnification")
         why = f", only a rounded level0_magnification of {_or(magnification)}" if magnification is not None else ""
         note = {
             "px": NO_MPP.format(**about, why=why),
@@ -183,7 +178,7 @@ class SlideFiles:
         """
         slides = list(self.slides.values())
         for name, value in mpp.items():
-            check_mpp(value, f"{self.facts['folders'][0]}, slide {name!r}")
+            check_mpp(value, f"{self.provenance['folders'][0]}, slide {name!r}")
         check_given(slides, mpp)
         check_magnification(slides, mpp)
         own = {s.id: s.mpp_level0 for s in slides if s.mpp_level0 is not None}
@@ -193,7 +188,7 @@ class SlideFiles:
         slides = list(self.slides.values())
         scale = scale_of(slides, mpp, self.given.allow)
         values = sorted({mpp[s] for s in self.ids if s in mpp})
-        facts: dict[str, Any] = {**self.facts, "mpp": scale.mpp, "tile_um": scale.tile_um}
+        facts: dict[str, Any] = {**self.provenance, "mpp": scale.mpp, "tile_um": scale.tile_um}
         if values:
             facts["mpp_level0"] = values[0] if len(values) == 1 else [values[0], values[-1]]
             # a run is repeated on the same data only, and positions are data
@@ -204,14 +199,14 @@ class SlideFiles:
         note = f"positions: pixels of level 0 x {said}" if said and any(s.unit == "px" for s in slides) else ""
         return replace(
             self,
-            facts=facts,
+            provenance=facts,
             mpp_level0=dict(mpp),
             said=(*self.said, *filter(None, [note, scale.note])),
         )
 
     def at_one(self, mpp: float) -> "SlideFiles":
         """The same files with positions, by one mpp at level 0 for all slides; see `at`."""
-        check_mpp(mpp, str(self.facts["folders"][0]))
+        check_mpp(mpp, str(self.provenance["folders"][0]))
         return self.at(dict.fromkeys(self.ids, mpp), f"mpp {mpp:g}, given for all slides")
 
     def _header(self, bag_id: str) -> Header:

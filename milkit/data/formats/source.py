@@ -48,7 +48,7 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
     notes = [*found.notes, *mixed.notes, *_without_size(slides, layout)]
     if name is None and "encoder" not in mixed.found:
         notes.append(f"the encoder is not known: {layout.tool}'s files do not name it; encoder='...' does")
-    facts: dict[str, Any] = {
+    provenance: dict[str, Any] = {
         "encoder": name,
         "mpp": None,
         "tile_um": None,
@@ -64,7 +64,7 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
         ids=tuple(slide.id for slide in slides),
         lengths=np.array([slide.length for slide in slides], np.int64),
         features=width,
-        facts=facts,
+        provenance=provenance,
         slides={slide.id: slide for slide in slides},
         said=tuple(notes),
         given=given,

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from foreign_files import TILING, clam, grid, trident
 
+from milkit.data.cohort import Cohort
 from milkit.data.features import open_features
+from milkit.data.formats.guard_bytes import Bytes
 from milkit.data.store import write_store
 from milkit.errors import DataError
+from milkit.execute.digest import data_digest
+from milkit.task import Binary
 from milkit.types import Bag
 
 FOLDER = f"job/{TILING}/features_uni_v2"
@@ -195,11 +199,59 @@ def test_opening_a_thousand_slides_reads_no_features(folder):
     assert source.provenance["tile_um"] == 128.0
 
 
+def test_opening_reads_no_byte_of_features(folder, features, monkeypatch):
+    """Rows of 4 kB, each a chunk of its own: what passes to the HDF5 library touches none of them."""
+    path = trident(folder / "job", "a", features(1, 64, 1024), grid(64))
+    with h5py.File(path) as file:
+        data = file["features"].id
+        chunks = [data.get_chunk_info(i) for i in range(data.get_num_chunks())]
+    rows = [range(chunk.byte_offset, chunk.byte_offset + chunk.size) for chunk in chunks]
+    passed, plain = [], Bytes.readinto
+
+    def noted(self, buffer: memoryview) -> int:
+        start = self.tell()
+        got = plain(self, buffer)
+        passed.append(range(start, start + got))
+        return got
+
+    monkeypatch.setattr(Bytes, "readinto", noted)
+    source = open_features(FOLDER, mpp=0.25)
+    assert source.provenance["tile_um"] == 128.0
+
+    def touched():
+        return [i for i, row in enumerate(rows) if any(p.start < row.stop and row.start < p.stop for p in passed)]
+
+    assert source.lengths.tolist() == [64]
+    assert len(passed) > 2
+    assert touched() == []
+    _ = source.sample(source.ids)  # first, middle and last row: the data are known by them
+    assert touched() == [0, 32, 63]
+
+
+def test_a_study_is_known_again_by_its_own_slides(job, folder, features):
+    """Files that come and go beside them do not change the digest of its data; another extraction does."""
+    (folder / "t.csv").write_text("slide_id,label\na,0\nb,1\n")
+
+    def digest():
+        return data_digest(Cohort("t.csv", FOLDER).load(Binary()))
+
+    before = digest()
+    trident(folder / "job", "z", features(7), grid(3))
+    assert digest() == before
+    trident(folder / "job", "c", features(9), grid(3))
+    assert digest() == before
+    trident(folder / "job", "b", features(9), grid(3))
+    assert digest() != before
+
+
 def test_other_features_of_the_same_shape_are_told_apart(job, folder, features):
-    before = open_features(FOLDER).provenance["sample_sha256"]
-    assert open_features(FOLDER).provenance["sample_sha256"] == before
+    def sample(source):
+        return source.sample(source.ids)
+
+    before = sample(open_features(FOLDER))
+    assert sample(open_features(FOLDER)) == before
     trident(folder / "job", "b", features(5), grid(3))
-    assert open_features(FOLDER).provenance["sample_sha256"] != before
+    assert sample(open_features(FOLDER)) != before
 
 
 def _first(source, slide, queue):

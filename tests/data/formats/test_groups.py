@@ -31,8 +31,8 @@ def test_acmil_one_file_is_a_cohort(folder, slides, features):
     assert bag.coords_um.tolist() == [[256, 256], [384, 256], [512, 256]]
     assert source.read("007").x.tolist() == features(2, 2).tolist()
     assert source.labels == {"slide_b": "1", "007": "0", "empty": "0"}
-    assert source.facts["tool"] == "ACMIL"
-    assert source.facts["encoder"] == "resnet50"
+    assert source.provenance["tool"] == "ACMIL"
+    assert source.provenance["encoder"] == "resnet50"
     assert any("tile size of 3 of 3 slides is not known" in n and "CLAM's patches files" in n for n in source.notes)
     assert open_features("feats.h5", tile_um=128.0).read("slide_b").tile_um == 128.0
 
@@ -55,8 +55,8 @@ def test_several_files_are_one_cohort_that_holds_a_slide_once(folder, slides):
 def test_groups_of_another_script_say_the_tile_size(folder, slides, features):
     groups(folder / "f.h5", slides, patch_size=112, patch_level=0)
     source = open_features("f.h5", mpp=0.5)
-    assert source.facts["tool"] == "grouped HDF5"
-    assert (source.facts["tile_um"], source.facts["tile_px"]) == (56.0, 112)
+    assert source.provenance["tool"] == "grouped HDF5"
+    assert (source.provenance["tile_um"], source.provenance["tile_px"]) == (56.0, 112)
     assert source.features == 4
     assert source.read("slide_b").x.tolist() == features(1).tolist()
     assert source.read("slide_b").coords_um[1].tolist() == [768, 512]
@@ -73,7 +73,7 @@ def test_groups_of_another_script_say_the_tile_size(folder, slides, features):
 )
 def test_a_size_at_another_level_needs_the_factor(folder, slides, said, tile_um):
     groups(folder / "f.h5", slides, **said)
-    assert open_features("f.h5", mpp=0.25).facts["tile_um"] == tile_um
+    assert open_features("f.h5", mpp=0.25).provenance["tile_um"] == tile_um
 
 
 def test_what_is_no_slide_is_named(folder, slides):
@@ -104,7 +104,7 @@ def test_real_features_with_a_group_an_image(shared, name, bags, tiles, wide):
     source = open_features(shared / "data" / "features_efflite0" / f"{name}.h5", mpp=0.62)
     assert len(source.ids) == bags
     assert set(source.lengths.tolist()) == tiles
-    assert (source.features, source.facts["tile_px"]) == (1280, wide)
+    assert (source.features, source.provenance["tile_px"]) == (1280, wide)
     bag = source.read(source.ids[-1])
     assert bag.tile_um == pytest.approx(wide * 0.62)
     with h5py.File(shared / "data" / "features_efflite0" / f"{name}.h5") as file:

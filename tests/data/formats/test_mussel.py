@@ -25,7 +25,7 @@ def test_positions_need_no_option(folder, features, dtype, compressed):
     assert bag.coords_um[[0, 1, 8]].tolist() == [[256, 256], [368, 256], [256, 368]]
     assert bag.coords_px[1].tolist() == [1472, 1024]
     assert (bag.tile_um, bag.mpp) == (112.0, 0.25)
-    facts = {k: source.facts[k] for k in ("encoder", "mpp", "tile_um", "tile_px", "mpp_level0", "tool")}
+    facts = {k: source.provenance[k] for k in ("encoder", "mpp", "tile_um", "tile_px", "mpp_level0", "tool")}
     assert facts == {
         "encoder": None,
         "mpp": 0.5,
@@ -66,8 +66,8 @@ def test_two_scanners_have_their_own_mpp(folder, features):
     mussel(folder / "f", "a", features(1), grid(3, step=448))
     mussel(folder / "f", "b", features(2), grid(3, step=224), patch_size=224, step_size=224, native_mpp=0.5)
     source = open_features("f")
-    assert source.facts["mpp_level0"] == [0.25, 0.5]
-    assert source.facts["tile_um"] == 112.0
+    assert source.provenance["mpp_level0"] == [0.25, 0.5]
+    assert source.provenance["tile_um"] == 112.0
     assert np.diff(source.read("a").coords_um[:2, 0]).tolist() == [112]
     assert np.diff(source.read("b").coords_um[:2, 0]).tolist() == [112]
 
@@ -82,7 +82,7 @@ def test_sizes_that_contradict_each_other_are_refused(folder, features):
 def test_a_size_at_another_level_is_not_taken_for_one_at_level_0(folder, features):
     mussel(folder / "f", "a", features(1), grid(3), patch_level=1)
     source = open_features("f")
-    assert source.facts["tile_um"] is None
+    assert source.provenance["tile_um"] is None
     assert any("the tile size of 1 of 1 slides is not known" in note for note in source.notes)
 
 
@@ -90,7 +90,7 @@ def test_missing_attributes_leave_facts_unknown(folder, features):
     mussel(folder / "f", "a", features(1), grid(3), drop=("native_mpp", "patch_size", "name"))
     source = open_features("f")
     assert source.ids == ("a.features",)
-    assert source.facts["tile_um"] is None
+    assert source.provenance["tile_um"] is None
     assert source.needs_mpp
 
 

@@ -49,7 +49,7 @@ def test_texts_as_bytes_and_as_arrays_of_one(folder, features, value):
     path = trident(folder / "job", "a", features(1), grid(3))
     with h5py.File(path, "a") as file:
         file["features"].attrs["encoder"] = value
-    assert open_features(FOLDER).facts["encoder"] == "uni_v2"
+    assert open_features(FOLDER).provenance["encoder"] == "uni_v2"
 
 
 @pytest.mark.parametrize("value", [np.array([512]), np.float32(512), np.array([[512.0]]), ">i8", "512"])
@@ -57,7 +57,7 @@ def test_numbers_as_arrays_of_one(folder, features, value):
     value = np.array(512, value) if value == ">i8" else value
     trident(folder / "job", "a", features(1), grid(3), patch_size_level0=value)
     source = open_features(FOLDER, mpp=0.25)
-    assert source.facts["tile_um"] == 128.0
+    assert source.provenance["tile_um"] == 128.0
     assert source.read("a").tile_um == 128.0
 
 
@@ -80,7 +80,7 @@ def test_a_group_where_a_dataset_should_be_is_refused(folder, features, name):
 def test_an_empty_attribute_is_no_fact(folder, features, attribute):
     """What h5py writes for `h5py.Empty`: there, and without a value."""
     stamp(folder / "f", "a", features(1), grid(3), **{attribute: h5py.Empty("f4")})
-    facts = open_features("f").facts
+    facts = open_features("f").provenance
     assert facts["encoder" if attribute == "extractor" else "tile_um"] in (None, 256.0)
 
 

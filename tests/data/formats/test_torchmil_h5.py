@@ -21,8 +21,8 @@ def test_labels_stay_out_of_the_features(folder, features, names):
     assert source.features == 4
     assert source.read("a").x.tolist() == features(1).tolist()
     assert source.labels == {"a": "1", "b": "0"}
-    assert source.facts["tool"] == "torchmil"
-    assert source.facts["encoder"] is None
+    assert source.provenance["tool"] == "torchmil"
+    assert source.provenance["encoder"] is None
 
 
 def test_the_unit_of_positions_is_asked_for(folder, features):
