@@ -31,7 +31,8 @@ def given_splits(
         columns: the table's columns.
         split: name of the column; "fold_*" for `fold_0, fold_1, ...`; "" takes what is there of `split`,
             `fold` and `fold_*`; "-" takes none. A column of role names (`ROLE_NAMES`) is one split. A column
-            of whole numbers gives the fold in which a row is tested: one split a number, all other rows train.
+            of whole numbers gives the fold in which a row is tested: one split a number, all other rows train. Columns
+            of roles in which somebody is tested twice are redraws, each a repeat; others are folds of one repeat.
         where: origin of the rows.
 
     Returns:
@@ -46,8 +47,12 @@ def given_splits(
     if len(names) == 1 and not _is_roles(columns[names[0]]):
         splits, note = _numbered(columns[names[0]], names[0], where)
         return splits, names, note
-    splits = tuple(GivenSplit(0, fold, _roles(columns[name], name, where)) for fold, name in enumerate(names))
-    return splits, names, f"{len(splits)} given split(s): roles in {', '.join(names)}"
+    roles = [_roles(columns[name], name, where) for name in names]
+    said = f"{len(roles)} given split(s): roles in {', '.join(names)}"
+    if np.sum([role == "test" for role in roles], axis=0).max() <= 1:
+        return tuple(GivenSplit(0, fold, role) for fold, role in enumerate(roles)), names, said
+    redraws = "; test parts overlap, so they are redraws, not a partition: each is a repeat of its own"
+    return tuple(GivenSplit(repeat, 0, role) for repeat, role in enumerate(roles)), names, said + redraws
 
 
 def _columns(columns: Mapping[str, np.ndarray], split: str, where: Where) -> tuple[str, ...]:

@@ -68,6 +68,20 @@ def test_two_paths_of_one_name_are_two_rows_of_one_slide(tmp_path):
         read_cohort(path)
 
 
+def test_patho_benchs_draws_as_columns_of_the_table_are_repeats(tmp_path):
+    # c is tested twice: 2 redraws, as in the same file given to SavedFolds
+    header = ["case_id", "slide_id", "label", "fold_0", "fold_1"]
+    rows = [["p", "a", 0, "test", "train"], ["q", "b", 1, "train", "test"], ["r", "c", 0, "test", "test"]]
+    path = write(tmp_path / "k=all.tsv", header, *rows, separator="\t")
+    write_store(tmp_path / "store.h5", [Bag(s, np.ones((2, 3), np.float32)) for s in "abc"])
+    study = Cohort(str(path), str(tmp_path / "store.h5")).load(Binary())
+    assert [(g.repeat, g.fold, g.role.tolist()) for g in study.given] == [
+        (0, 0, ["test", "train", "test"]),
+        (1, 0, ["train", "test", "test"]),
+    ]
+    assert any("test parts overlap, so they are redraws" in note for note in study.flow.notes)
+
+
 CLINI = (["PATIENT", "isMSIH", "AGE"], ["p1", "MSIH", 61], ["p2", "MSS", 70], ["p3", "MSS", 55])
 SLIDES = (["PATIENT", "FILENAME"], ["p1", "sub/a.h5"], ["p2", "b.h5"], ["p1", "c.h5"], ["p9", "d.h5"])
 
