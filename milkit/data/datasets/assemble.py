@@ -82,7 +82,7 @@ def of_rows(path: Path, x: np.ndarray, bag: Sequence[str], label: Sequence[str],
         )
     found = Bags(
         names=tuple(first),
-        x=x[order].astype(np.float32),
+        x=as_float32(x[order]),
         offsets=offsets,
         classes=classes,
         y=most,
@@ -102,7 +102,7 @@ def checked(path: Path, bags: Bags) -> Bags:
     if not np.isfinite(bags.x).all():
         row, column = np.argwhere(~np.isfinite(bags.x))[0].tolist()
         raise DataError(
-            f"{path}: NaN or infinity at instance {row + 1}, feature {column + 1}; features must be finite."
+            f"{path}: NaN, infinity or more than float32 holds at instance {row + 1}, feature {column + 1}; mend the file."
         )
     if len(set(bags.y.tolist())) < 2:
         raise DataError(f"{path}: all {len(bags.y)} bags have the label {bags.classes}; there is nothing to learn.")
@@ -150,6 +150,12 @@ def _in_order(text: str) -> tuple[int, float, str]:
         return 0, float(text), ""
     except ValueError:
         return 1, 0.0, text
+
+
+def as_float32(x: np.ndarray) -> np.ndarray:
+    """Numbers as float32; those beyond it become infinite, which `checked` refuses."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32)
 
 
 def plain(value: float | int | bool | str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from milkit.bag import Bag
-from milkit.data.datasets.assemble import Bags, checked, without
+from milkit.data.datasets.assemble import Bags, as_float32, checked, without
 from milkit.data.datasets.bagset import BagSet
 from milkit.data.datasets.folders import arrays_of, check_digest
 from milkit.data.datasets.mat import read_mat
@@ -122,10 +122,10 @@ def _jld(path: Path) -> Bags:
     labels, train = jld.labels_and_folds(path)
     if len(labels) != len(headers):
         raise DataError(f"{path}: {len(headers)} bags, but {len(labels)} labels.")
-    x = np.concatenate([jld.features(header) for header in headers]).astype(np.float32)
+    x = np.concatenate([jld.features(header) for header in headers])
     offsets = np.concatenate([[0], np.cumsum([header.length for header in headers])]).astype(np.int64)
     names = tuple(header.id for header in headers)
-    return checked(path, Bags(names, x, offsets, ("0", "1"), labels.astype(np.int64), train))
+    return checked(path, Bags(names, as_float32(x), offsets, ("0", "1"), labels.astype(np.int64), train))
 
 
 def _npz(path: Path) -> Bags:
@@ -140,7 +140,7 @@ def _npz(path: Path) -> Bags:
     classes = tuple(str(value) for value in np.unique(y).tolist())
     names = tuple(f"{path.stem}-{i + 1:03d}" for i in range(len(y)))
     number = np.searchsorted(np.unique(y), y).astype(np.int64)
-    return checked(path, Bags(names, x.astype(np.float32), offsets, classes, number, train))
+    return checked(path, Bags(names, as_float32(x), offsets, classes, number, train))
 
 
 def _digest(path: Path) -> str:

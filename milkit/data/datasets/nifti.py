@@ -65,7 +65,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
     voxels = voxels.astype(dtype.newbyteorder("="))
     slope, inter = numbers("f4", 112, 2)
     if np.isfinite([slope, inter]).all() and slope != 0 and (slope, inter) != (1.0, 0.0):
-        voxels = (voxels * slope + inter).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where slices are made
+            voxels = (voxels * slope + inter).astype(np.float32)
     scale = TO_MM.get(content[123] & 7)
     steps = [abs(step) for step in numbers("f4", 80, 3)]
     known = scale is not None and all(np.isfinite(step) and step > 0 for step in steps)
