@@ -7,6 +7,7 @@ tile size was is only in the *patches* file of the same slide, whose `coords` ca
 sound HDF5 file with too few rows; the patches file gives it away.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from milkit.errors import DataError
 
 TOOL = "CLAM"
 PATCHES = "patches"
+KEPT = ("patch_size", "patch_level", "downsample")
+"""Attributes of a patches file's `coords` that provenance keeps under CLAM's own names."""
 
 
 def is_clam(path: Path, file: h5py.File) -> bool:
@@ -58,12 +61,18 @@ def patches_folder(path: Path, given: str) -> Path | None:
         folder = Path(given).expanduser()
         inner = folder / PATCHES
         folder = inner if inner.is_dir() else folder
-        if not folder.is_dir() or not any(folder.glob("*.h5")):
+        if not folder.is_dir() or not _holds_hdf5(folder):
             raise DataError(f"patches={given!r}: no folder with CLAM's patches (<slide>.h5) there.")
         return folder
     # <features>/patches beside h5_files, or <results>/patches beside <features>
     beside = (path.parent.parent / PATCHES, path.parent.parent.parent / PATCHES)
     return next((folder for folder in beside if folder.is_dir()), None)
+
+
+def _holds_hdf5(folder: Path) -> bool:
+    """Looks at names until the first that fits: asked once a slide, of folders with as many files."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(".h5") for entry in entries)
 
 
 def with_patches(slide: Header, given: str) -> Header:
@@ -85,16 +94,16 @@ def with_patches(slide: Header, given: str) -> Header:
                 f"{slide.path}: features of {slide.length} tiles, but {path} lists {len(coords)}: the extraction was "
                 "interrupted, or the tiles were cut anew since. Extract the slide again, or remove the file."
             )
-        said = attributes(coords)
+        said = attributes(coords, KEPT)
     size, downsample = number(path, said, "patch_size"), _downsample(path, said)
-    kept = {"patch_size": said.get("patch_size"), "patch_level": said.get("patch_level"), "downsample": downsample}
+    kept = {**said, "downsample": downsample}
     if slide.layout != "clam" and not slide.positioned and slide.length:  # pt_files hold features only
         slide = replace(slide, unit="px", positioned=True, beside=path)
     return replace(
         slide,
         tile_px=None if size is None else round(size),
         tile_level0_px=None if size is None or downsample is None else size * downsample,
-        said={name: value for name, value in kept.items() if value is not None},
+        said={name: kept[name] for name in KEPT if kept.get(name) is not None},
     )
 
 
