@@ -1,6 +1,8 @@
 """Plain arrays, and what a header may claim."""
 
+import pickle
 import struct
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -113,3 +115,15 @@ def test_pickles_are_refused_with_a_way_out(plain, name):
     for given in ("f", f"f/{name}"):
         with pytest.raises(DataError, match=r"run any code.*DTFD-MIL's mDATA_.*docs/formats\.md, Pickles"):
             open_features(given)
+
+
+def test_the_recipe_for_pickles_does_what_it_says(folder, features, root):
+    """The lines of docs/formats.md, run on a file such as DTFD-MIL's."""
+    held = {"s-1": [{"feature": row, "file_name": "1_2.jpg"} for row in features(1)]}
+    (folder / "mDATA_train.pkl").write_bytes(pickle.dumps(held))
+    page = (root / "docs" / "formats.md").read_text()
+    recipe = page.partition("## Pickles")[2].partition("```python\n")[2].partition("```")[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        exec(recipe, {})
+    assert open_features("features").read("s-1").x.tolist() == features(1).tolist()
