@@ -118,12 +118,12 @@ def spoil(bench: Bench, layout: str, rng: np.random.Generator, folder: Path) -> 
 
 
 def _by_meaning(file: Path, rng: np.random.Generator, outside: Path) -> str:
-    if b"\x89HDF\r\n\x1a\n" not in file.read_bytes()[:1024]:
-        return contents.meaning(file, rng, outside)
+    data = file.read_bytes()
     try:
-        return structure.hostile(file, rng, outside / "canary.h5")
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError):  # what cannot be written into this file
-        data = file.read_bytes()
+        if b"\x89HDF\r\n\x1a\n" in data[:1024]:
+            return structure.hostile(file, rng, outside / "canary.h5")
+        return contents.meaning(file, rng, outside)
+    except Exception:  # a file that was spoiled before, or that cannot hold what was to be written into it
         file.write_bytes(raw.words(data, rng))
         return "words"
 
@@ -176,7 +176,7 @@ def _read(layout: str, path: Path, rng: np.random.Generator) -> tuple[str, str]:
     try:
         read = READ[_kind(layout)](path, rng)
     except MilkitError as error:
-        if _holds(error, MemoryError):
+        if _out_of_memory(error):
             return "memory", f"it asked for more than there is: {error}"
         return ("refused", str(error)) if len(str(error)) > 10 else ("other exception", f"no words: {error}")
     except MemoryError as error:
@@ -188,11 +188,14 @@ def _read(layout: str, path: Path, rng: np.random.Generator) -> tuple[str, str]:
     return "read", ""
 
 
-def _holds(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an error, or one that it came from, is of a kind."""
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error came from one of memory; but Python's own parser calls deep brackets so as well."""
     while error is not None:
-        if isinstance(error, kind):
-            return True
+        if isinstance(error, MemoryError):
+            at = error.__traceback__
+            while at is not None and at.tb_next is not None:
+                at = at.tb_next
+            return at is None or not at.tb_frame.f_code.co_filename.endswith("ast.py")
         error = error.__cause__ or error.__context__
     return False
 

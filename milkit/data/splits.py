@@ -86,7 +86,7 @@ def _is_roles(cells: np.ndarray) -> bool:
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[0-9]+(\.0*)?", cell) is not None  # 3.0: how pandas writes 3 beside empty cells
+    return re.fullmatch(r"[0-9]{1,9}(\.0*)?", cell) is not None  # 3.0: how pandas writes 3 beside empty cells
 
 
 def _roles(cells: np.ndarray, column: str, where: Where) -> np.ndarray:
