@@ -195,11 +195,16 @@ def values_of(data: h5py.Dataset) -> np.ndarray:
 
 
 def sample(features: h5py.Dataset) -> str:
-    """sha256 of shape, dtype and up to `SAMPLED` rows: tells another extraction without reading the matrix."""
+    """sha256 of shape, dtype and up to `SAMPLED` rows: tells another extraction without reading the matrix.
+
+    Of compressed features the rows are those of the first chunk, which has to be opened as a whole.
+    """
     digest = hashlib.sha256(f"{features.shape} {features.dtype}".encode())
-    n = len(features)
+    packed = features.compression is not None
+    n = min(features.shape[0], features.chunks[0]) if packed else features.shape[0]
+    rows = features[0:n] if packed else features
     for row in sorted({0, n // 2, n - 1}) if n else ():
-        digest.update(np.ascontiguousarray(features[row]).tobytes())
+        digest.update(np.ascontiguousarray(rows[row]).tobytes())
     return digest.hexdigest()
 
 
