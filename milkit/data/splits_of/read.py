@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from milkit.data.splits_of import clam
 from milkit.data.splits_of.arrange import numbered, partition_note
@@ -14,7 +15,7 @@ from milkit.data.text import parse, read_text
 from milkit.data.where import and_more
 from milkit.errors import ProtocolError
 
-ENDINGS = (".csv", ".tsv", ".txt", ".json")
+ENDINGS = (".csv", ".tsv", ".json")
 """Files of a folder that are looked at."""
 
 
@@ -95,9 +96,13 @@ def _files(path: str | Path | Sequence[str | Path]) -> tuple[list[Path], _Passed
         except OSError as fault:
             raise ProtocolError(f"The folds in {one} cannot be read: {fault.strerror or fault}.") from None
         if one.is_dir():
+            folders = [f.name for f in inside if f.is_dir()]
             inside = [f for f in inside if f.suffix.lower() in ENDINGS and f.name[0] != "." and f.is_file()]
             if not inside:
-                raise ProtocolError(f"The folder {one} holds no file that ends in {', '.join(ENDINGS)}. {_spoken()}")
+                give = f"; give one of the folders in it: {and_more(folders[:5], len(folders))}" if folders else ""
+                raise ProtocolError(
+                    f"The folder {one} holds no file that ends in {', '.join(ENDINGS)}{give}. {_spoken()}"
+                )
         files += inside
     if not files:
         raise ProtocolError("No file of folds is given; name a file, several, or a folder.")
@@ -133,13 +138,21 @@ def _taken_apart(path: Path) -> SplitFile:
     text, _ = read_text(path, "folds file", ProtocolError)
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return SplitFile(str(path), value=json.loads(text))
+            return SplitFile(str(path), value=json.loads(text, object_pairs_hook=_once))
         except (ValueError, RecursionError) as fault:
             raise ProtocolError(f"{path}: not valid JSON ({str(fault)[:200]}).") from None
     table = parse(text, str(path), ProtocolError, strip=False)
     if not table.header:
         raise ProtocolError(f"{path}: the file is empty. {_spoken()}")
     return SplitFile(str(path), table=table)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a key that is given twice would hide the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a key is given twice among {', '.join(sorted(found)[:5])}")
+    return found
 
 
 def _spoken() -> str:

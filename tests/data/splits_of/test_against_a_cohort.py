@@ -271,6 +271,7 @@ WRONG = {
     "a number too long": ("a.json", '{"train_names": [' + "9" * 10_000 + "]}", "a.json: not valid JSON"),
     "no list": ("a.json", '{"train_names": "abc"}', "a.json, train_names: str; expected a list of ids"),
     "no id": ("a.json", '{"train_names": ["a", null]}', r"a.json, train_names\[1\]: 'None'; expected an id"),
+    "a key twice": ("a.json", '{"train_names": ["a"], "train_names": []}', "not valid JSON .a key is given twice"),
     "half a split": ("a.json", '{"splits": [{"train_patients": ["a"]}]}', r"splits\[0\]: expected train_patients"),
     "no row": ("a.csv", ",train,val,test\n", "a.csv: the table has a header but no row"),
     "no such part": ("a.csv", "bag_name,split\na,learn\n", "a.csv, line 2: split is 'learn'; expected one of train"),
@@ -297,6 +298,8 @@ def test_folders_that_do_not_hold_one_plan(tmp_path, eight):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ProtocolError, match=r"empty holds no file that ends in .csv"):
         read_splits(tmp_path / "empty")
+    with pytest.raises(ProtocolError, match=r"give one of the folders in it: empty. Known are"):
+        read_splits(tmp_path)
     clam(tmp_path / "mixed", 0, ONE)
     acmil(tmp_path / "mixed", 1, ONE)
     with pytest.raises(ProtocolError, match=r"of 2 layouts: ACMIL \(.*split_1.json\), CLAM \(.*splits_0.csv\)"):

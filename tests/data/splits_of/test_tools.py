@@ -120,7 +120,8 @@ def test_clam_true_and_false_alone_are_the_same_splits(tmp_path, eight):
 
 def test_clam_folders_name_what_they_pass_over(tmp_path):
     WRITERS["CLAM"](tmp_path)
-    (tmp_path / "notes.txt").write_text("seen by\nme\n")
+    (tmp_path / "dataset.csv").write_text("case_id,slide_id,label\np0,s0,tumor\n")
+    (tmp_path / "experiment_task.txt").write_text("{'num_splits': 2, 'task': \"a\n")
     (tmp_path / ".splits_9.csv").write_text("half")
     notes = read_splits(tmp_path).notes
     assert (
@@ -128,7 +129,7 @@ def test_clam_folders_name_what_they_pass_over(tmp_path):
         in notes
     )
     assert "passed over 2 file(s), the same splits again: splits_0_bool.csv, splits_1_bool.csv" in notes
-    assert "passed over 1 file(s), no split file that milkit knows: notes.txt" in notes
+    assert "passed over 1 file(s), no split file that milkit knows: dataset.csv" in notes
     with pytest.raises(ProtocolError, match=r"splits_0_descriptor.csv: these are CLAM's counts"):
         read_splits(tmp_path / "splits_0_descriptor.csv")
 
