@@ -81,7 +81,10 @@ def _with_label(e: Evidence, cells: np.ndarray, known: np.ndarray) -> tuple[floa
     use = known & (e.label.y >= 0)
     if use.sum() < 8:
         return 0.0, 1.0
-    first = np.flatnonzero(use)[np.unique(e.table.patient[use], return_index=True)[1]]
+    # slides of a patient that say the same count once
+    rows = np.flatnonzero(use)
+    told = [f"{e.table.patient[i]}\0{e.label.y[i]}\0{cells[i]}" for i in rows]
+    first = rows[np.unique(told, return_index=True)[1]]
     _, a = np.unique(cells[first], return_inverse=True)
     _, b = np.unique(e.label.y[first], return_inverse=True)
     v = cramers_v(a, b)

@@ -41,7 +41,7 @@ class Pair:
         first, second: numbers of the bags, first < second.
         equal: rows equal to the bit, of all rows; scaled up where hashes were let go.
         near: rows matched by their sketches, of those kept.
-        share: part of the larger bag's kept rows that are matched; 1 for bags equal to the bit.
+        share, least: part of the larger and of the smaller bag's kept rows that are matched.
         close: of the matched rows, how many lie nearer than `COPY`.
         same: both hold the same rows to the bit, in any order.
     """
@@ -58,7 +58,8 @@ class Pair:
     @property
     def whole(self) -> bool:
         """Whether it is the same slide, rather than a part of it."""
-        return self.same or (self.near >= 2 and self.share >= SHARE) or (self.near >= ROWS and self.least >= SHARE)
+        two = self.close >= 2 and self.share >= SHARE  # of bags so small, both rows must be copies
+        return self.same or two or (self.near >= ROWS and self.least >= SHARE)
 
     @property
     def part(self) -> bool:
@@ -96,7 +97,7 @@ def by_nature(g: Gathered, pairs: list[Pair]) -> bool:
 
     A web page may be linked from two index pages; a tile lies on one slide only.
     """
-    sharing = {bag for p in pairs if p.equal and not p.same for bag in (p.first, p.second)}
+    sharing = {bag for p in pairs if (p.equal or p.close) and not p.same for bag in (p.first, p.second)}
     return g.counts and g.zero_share > 0.8 and len(sharing) > WIDESPREAD * max(1, int(g.usable.sum()))
 
 
@@ -159,8 +160,9 @@ def _nearest(x: np.ndarray, bag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     for begin in range(0, n, block):
         here = slice(begin, min(n, begin + block))
         lines = np.arange(here.stop - begin)
-        # the halves of the squared distance, so that a block is multiplied once
-        far = np.maximum(square[here, None] + square[None] - 2 * (x[here] @ x.T), 0)
+        far = x[here] @ x.T  # squared distances, less the row's own square, which moves no minimum
+        far *= -2
+        far += square
         by_bag = np.minimum.reduceat(far, starts, axis=1)
         by_bag[lines, own[here]] = np.inf
         nearest = by_bag.argmin(1)
@@ -170,4 +172,4 @@ def _nearest(x: np.ndarray, bag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         for line, place in zip(lines.tolist(), nearest.tolist(), strict=True):
             end = starts[place + 1] if place + 1 < len(starts) else n
             row[begin + line] = starts[place] + far[line, starts[place] : end].argmin()
-    return row, bag, np.sqrt(first), np.sqrt(second)
+    return row, bag, np.sqrt(np.maximum(first + square, 0)), np.sqrt(np.maximum(second + square, 0))

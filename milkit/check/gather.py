@@ -136,7 +136,8 @@ def _scale(source: Any, ids: Sequence[str], d: int) -> tuple[Sketcher, np.ndarra
         few = few.astype(np.float32)
         rows.append(few[np.isfinite(few).all(1)])
     sample = np.concatenate(rows) if rows else np.zeros((0, d), np.float32)
-    sample = sample if len(sample) else np.zeros((1, d), np.float32)
+    norm = np.linalg.norm(sample.astype(np.float64), axis=1)
+    sample = sample[norm <= 10 * np.median(norm)] if len(sample) else np.zeros((1, d), np.float32)  # a bag out of scale
     sketcher = Sketcher.of(sample)
     spread = sketcher.project(sample).std(0)
     return sketcher, np.where(spread > 0, spread, 1).astype(np.float32)

@@ -150,7 +150,8 @@ def _each_bag_alike(e: Evidence) -> bool:
     """Whether every bag has been centred by itself, which tells nothing of other bags."""
     assert e.g is not None
     use = e.g.usable & (e.g.finite > 1)
-    return bool(use.any()) and float(np.median(np.abs(e.g.mean[use]))) < EXACT
+    moving = (e.g.high[use] > e.g.low[use]).any(0) if use.any() else np.zeros(0, bool)
+    return bool(moving.any()) and float(np.median(np.abs(e.g.mean[use][:, moving]))) < EXACT
 
 
 def _ranged(e: Evidence) -> list[Finding]:

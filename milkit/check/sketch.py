@@ -28,15 +28,13 @@ class Sketcher:
     """Projects rows of one cohort.
 
     Attributes:
-        centre: of each column, float32 [d].
-        scale: 1 / SD of each column, 0 where it is constant, float32 [d].
-        axes: random directions, float32 [d, WIDTH].
+        directions: random directions over the SD of each column, 0 for columns left out, float32 [d, WIDTH].
+        origin: projection of the columns' means, float32 [WIDTH].
         keys: random odd numbers, uint64, one for two columns.
     """
 
-    centre: Float[np.ndarray, " d"]
-    scale: Float[np.ndarray, " d"]
-    axes: Float[np.ndarray, "d w"]
+    directions: Float[np.ndarray, "d w"]
+    origin: Float[np.ndarray, " w"]
     keys: UInt64[np.ndarray, " h"]
 
     @classmethod
@@ -47,19 +45,18 @@ class Sketcher:
         centre, sd = sample.mean(0, dtype=np.float64), sample.std(0, dtype=np.float64)
         usable = sd > 1e-6 * np.abs(centre) + 1e-12
         # columns that move in a few rows only would make those rows unlike all others, whatever else they hold
-        still = (sample == np.median(sample, 0)).mean(0) > STILL
-        usable = usable & ~still if still.mean() < 0.9 else usable
+        moving = usable & ((sample == np.median(sample, 0)).mean(0) <= STILL)
+        usable = moving if moving.sum() > 0.1 * usable.sum() else usable
         # a column that is nearly constant must not drown the others where a scanner's gain moves it by a per cent
         sd = np.maximum(sd, LEAST_SPREAD * np.abs(centre))
-        axes = rng.standard_normal((d, WIDTH)).astype(np.float32) / np.float32(np.sqrt(WIDTH))
+        axes = rng.standard_normal((d, WIDTH)) / np.sqrt(WIDTH)
         keys = rng.integers(0, 2**64, (d + 1) // 2, np.uint64, endpoint=False) | np.uint64(1)
-        scale = np.where(usable, 1 / np.where(usable, sd, 1), 0)
-        return cls(centre.astype(np.float32), scale.astype(np.float32), axes, keys)
+        directions = (axes * np.where(usable, 1 / np.where(usable, sd, 1), 0)[:, None]).astype(np.float32)
+        return cls(directions, (centre @ directions).astype(np.float32), keys)
 
     def project(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n w"]:
         """Standardised rows in `WIDTH` random directions: distances are about those of the standardised rows."""
-        directions = self.axes * self.scale[:, None]
-        return (x @ directions - self.centre @ directions).astype(np.float32)
+        return (x @ self.directions - self.origin).astype(np.float32)
 
     def hashes(self, x: Float[np.ndarray, "n d"]) -> UInt64[np.ndarray, " n"]:
         """A 64-bit hash of every row's float32 values; float16 and float32 files of one row agree."""

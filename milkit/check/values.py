@@ -10,6 +10,8 @@ FAR = 6.0
 """Robust z score (median and 1.4826 x MAD of logarithms) beyond which a bag is far off; a normal law passes it once in
 500 million. The MAD counts as at least `LEAST`, so that cohorts of equal bags are not judged by their last tile."""
 LEAST = 0.1
+ALONE = 10.0
+"""So many times beyond the next bag is far off too, however widely the others spread."""
 
 
 def look(e: Evidence) -> list[Finding]:
@@ -105,9 +107,9 @@ def _far(e: Evidence) -> list[Finding]:
         ("bag_length", lengths, g.lengths, "instances"),
         ("bag_norm", robust_z(_log(g.norm)), g.norm, "mean norm of an instance"),
     ):
-        far = np.flatnonzero(np.abs(z) > FAR)
+        far = np.flatnonzero((np.abs(z) > FAR) | _alone(value))
         if len(far):
-            middle = float(np.nanmedian(value))
+            middle = float(np.median(value[np.isfinite(value)]))
             far = far[np.argsort(-np.abs(z[far]))]
             found.append(
                 finding(
@@ -118,10 +120,22 @@ def _far(e: Evidence) -> list[Finding]:
                     "Look at these slides: another encoder, magnification or scale, or a tiling that failed."
                     if kind == "bag_norm"
                     else "Look at these slides: a tiling that failed, or background taken for tissue.",
-                    f"robust z up to {float(np.abs(z[far]).max()):.0f}; {FAR:g} is called far",
+                    f"robust z up to {float(np.abs(z[far]).max()):.1f} ({FAR:g} is called far), or {ALONE:g} times "
+                    "beyond the next bag",
                 )
             )
     return found
+
+
+def _alone(value: np.ndarray) -> Bool[np.ndarray, " B"]:
+    """A bag more than `ALONE` times beyond the next one, on either side."""
+    alone = np.zeros(len(value), bool)
+    good = np.flatnonzero(np.isfinite(value) & (value > 0))
+    if len(good) >= 8:
+        order = good[np.argsort(value[good])]
+        alone[order[-1]] = value[order[-1]] > ALONE * value[order[-2]]
+        alone[order[0]] = ALONE * value[order[0]] < value[order[1]]
+    return alone
 
 
 def _log(x: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
