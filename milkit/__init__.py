@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from milkit.data.aligned import Aligned, FeatureFiles
     from milkit.data.cohort import Cohort
     from milkit.data.covariates import Categorical, Numeric
-    from milkit.data.datasets import Classic
+    from milkit.data.datasets import BagFile, Classic, ColonNuclei, MnistBags, MnistBenchmark, TissueFeatures
     from milkit.data.memory import in_memory
     from milkit.data.protocol import GivenFolds, Holdout, KFold, LabelBudget, MonteCarlo, Nested, SavedFolds
     from milkit.experiment import Experiment
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 _WHERE = {
     "milkit.api": ("run",),
     "milkit.bag": ("Bag",),
-    "milkit.data.datasets": ("Classic",),
+    "milkit.data.datasets": (
+        "BagFile",
+        "Classic",
+        "ColonNuclei",
+        "MnistBags",
+        "MnistBenchmark",
+        "TissueFeatures",
+    ),
     "milkit.data.aligned": ("Aligned", "FeatureFiles"),
     "milkit.data.cohort": ("Cohort",),
     "milkit.data.covariates": ("Categorical", "Numeric"),

@@ -102,7 +102,7 @@ def checked(path: Path, bags: Bags) -> Bags:
     if not np.isfinite(bags.x).all():
         row, column = np.argwhere(~np.isfinite(bags.x))[0].tolist()
         raise DataError(
-            f"{path}: NaN, infinity or more than float32 holds at instance {row + 1}, feature {column + 1}; mend the file."
+            f"{path}: NaN, infinity or more than float32 holds at instance {row + 1}, feature {column + 1}; mend it."
         )
     if len(set(bags.y.tolist())) < 2:
         raise DataError(f"{path}: all {len(bags.y)} bags have the label {bags.classes}; there is nothing to learn.")
