@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from milkit.data.formats.guard_bytes import regular
+from milkit.data.formats.npy_file import head
 from milkit.errors import DataError, MilkitError
 
 EXPANSION = 4
@@ -77,19 +78,11 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
     return values.reshape(shape, order="F" if columns_first else "C")
 
 
-def _head(path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, bool]:
+def _head(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape, dtype, and whether the first index runs fastest; the file then stands at the first number."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise DataError(f"{path} is of version {version} of NumPy's format, which milkit does not read.")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, columns_first, dtype = read(file)  # of at most 10,000 bytes, read as a literal
-    if dtype.hasobject:
-        raise DataError(f"{path} holds pickled objects, which may run anything when read; save plain numbers instead.")
-    if dtype.kind not in "fiubSU" and not (dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None):
+    shape, columns_first, dtype = head(file, path)
+    if dtype.kind not in "fiubSUV" or not dtype.itemsize:
         raise DataError(f"{path} holds {dtype}; expected numbers.")
-    if any(n < 0 for n in shape):
-        raise DataError(f"{path} is damaged: it has the shape {shape}.")
     return shape, dtype, columns_first
 
 

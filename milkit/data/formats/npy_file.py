@@ -13,6 +13,8 @@ from milkit.data.formats.header import SAMPLED
 from milkit.errors import DataError
 
 MAGIC = b"\x93NUMPY"
+MOST_HEAD = 65_536
+"""Bytes; NumPy itself takes no more than 10,000."""
 BFLOAT16 = "V2"
 """How NumPy saves bfloat16, a type that it does not know: two bytes of something."""
 
@@ -106,6 +108,10 @@ def head(file: Any, where: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     """
     try:
         version = np.lib.format.read_magic(file)
+        start = file.tell()
+        if int.from_bytes(file.read(2 if version == (1, 0) else 4), "little") > MOST_HEAD:
+            raise ValueError("its head is too long")  # NumPy would make room for it first
+        file.seek(start)
         if version == (1, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         elif version == (2, 0):
