@@ -78,7 +78,7 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
     return values.reshape(shape, order="F" if columns_first else "C")
 
 
-def _head(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
+def _head(path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape, dtype, and whether the first index runs fastest; the file then stands at the first number."""
     shape, columns_first, dtype = head(file, path)
     if dtype.kind not in "fiubSUV" or not dtype.itemsize:
