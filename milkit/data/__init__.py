@@ -3,6 +3,7 @@
 from milkit.data.build import build_study
 from milkit.data.cohort import Cohort, read_cohort
 from milkit.data.datasets import Classic, classic
+from milkit.data.features import open_features
 from milkit.data.memory import InMemory, in_memory
 from milkit.data.store import Store, open_store, write_store
 from milkit.data.study import Flow, GivenSplit, Study
@@ -20,6 +21,7 @@ __all__ = [
     "build_study",
     "classic",
     "in_memory",
+    "open_features",
     "open_store",
     "read_cohort",
     "write_store",

@@ -7,7 +7,6 @@ tile size was is only in the *patches* file of the same slide, whose `coords` ca
 sound HDF5 file with too few rows; the patches file gives it away.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from milkit.data.formats.header import (
     opened,
     sample_of,
 )
+from milkit.data.formats.kind import holds
 from milkit.data.formats.layout import Layout
 from milkit.errors import DataError
 
@@ -61,18 +61,12 @@ def patches_folder(path: Path, given: str) -> Path | None:
         folder = Path(given).expanduser()
         inner = folder / PATCHES
         folder = inner if inner.is_dir() else folder
-        if not folder.is_dir() or not _holds_hdf5(folder):
+        if not holds(folder, ".h5"):
             raise DataError(f"patches={given!r}: no folder with CLAM's patches (<slide>.h5) there.")
         return folder
     # <features>/patches beside h5_files, or <results>/patches beside <features>
     beside = (path.parent.parent / PATCHES, path.parent.parent.parent / PATCHES)
     return next((folder for folder in beside if folder.is_dir()), None)
-
-
-def _holds_hdf5(folder: Path) -> bool:
-    """Looks at names until the first that fits: asked once a slide, of folders with as many files."""
-    with os.scandir(folder) as entries:
-        return any(entry.name.endswith(".h5") for entry in entries)
 
 
 def with_patches(slide: Header, given: str) -> Header:

@@ -1,5 +1,6 @@
 """What kind of file something is, by its first bytes; names are only asked where bytes cannot tell."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -54,6 +55,18 @@ def kind_of(path: Path) -> str:
     if _SVM.match(start):
         return "svm"
     return TEXT_SUFFIXES.get(path.suffix.lower(), "text")
+
+
+def holds(folder: Path, ending: str) -> bool:
+    """Whether a folder holds a file of this ending, by names up to the first that fits.
+
+    Asked once a slide, of folders with as many files: `glob` would list them all each time.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(ending) for entry in entries)
+    except OSError:
+        return False
 
 
 def _at(file: BinaryIO, place: int) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from milkit.data.formats import clam, trident
 from milkit.data.formats.guard_hdf5 import opened
 from milkit.data.formats.header import Header, attributes, number
+from milkit.data.formats.kind import holds
 from milkit.data.formats.layout import Layout
 from milkit.data.formats.npy_file import check_positions, digest, sampled_rows
 from milkit.data.formats.pt_file import array, tensors
@@ -23,15 +24,15 @@ H5_FILES = "h5_files"
 
 def is_trident(path: Path, content: None = None) -> bool:
     """Whether TRIDENT's tile positions lie beside the folder."""
-    return any((path.parent.parent / clam.PATCHES).glob("*_patches.h5"))
+    return holds(path.parent.parent / clam.PATCHES, "_patches.h5")
 
 
 def is_clam(path: Path, content: None = None) -> bool:
     """Whether CLAM's HDF5 files, or its tile positions, lie beside the folder."""
-    if any((path.parent.parent / H5_FILES).glob("*.h5")):
+    if holds(path.parent.parent / H5_FILES, ".h5"):
         return True
     folder = clam.patches_folder(path, "")
-    return folder is not None and any(folder.glob("*.h5"))
+    return folder is not None and holds(folder, ".h5")
 
 
 def is_pt(path: Path, content: None = None) -> bool:
