@@ -89,8 +89,9 @@ def _open_aligned(
 
 def _packed(source: FeatureSource) -> bool:
     """Whether a store was made of files, whose names are the ids."""
-    extra = source.provenance.get("extra") or {}
-    return bool(isinstance(extra, dict) and extra.get("tool"))
+    facts = source.provenance
+    extras = [part.get("extra") for part in facts.get("files") or [facts]]
+    return any(isinstance(extra, dict) and extra.get("tool") for extra in extras)
 
 
 def _named_as_files(table: CohortTable, source: FeatureSource) -> CohortTable:

@@ -17,7 +17,7 @@ from milkit.data.bags import check_coords, check_features
 from milkit.data.features import FeatureSource
 from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.pack.journal import Written
-from milkit.data.pack.plan import from_portable, tile_level0_px
+from milkit.data.pack.plan import from_portable, own_tile_um, tile_level0_px
 from milkit.data.pack.rounding import Rounding, rounding
 from milkit.data.store_write import BLOCK_BYTES, as_stored, value_dtype
 from milkit.errors import DataError
@@ -67,8 +67,8 @@ class Converter:
         features, lost = self._features(bag, task)
         um = _place(task.coords_um, task.row, bag.coords_um, "<f4")
         px = _place(task.coords_px, task.row, bag.coords_px, "<i8")
-        tile_px = tile_level0_px(self.source, task.id)
-        return Written(task.index, features, um, px, bag.mpp, bag.tile_um, tile_px, lost, said)
+        tile_um, tile_px = own_tile_um(self.source, task.id), tile_level0_px(self.source, task.id)
+        return Written(task.index, features, um, px, bag.mpp, tile_um, tile_px, lost, said)
 
     def _check(self, bag: Bag, task: Task) -> None:
         if len(bag.x) != task.length or bag.x.shape[1:] != (self.source.features,):

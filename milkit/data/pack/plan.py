@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from milkit.data.bags import check_id
 from milkit.data.features import FeatureSource, Placeable, open_features
 from milkit.data.formats.find import layout_named
 from milkit.data.formats.header import Unit
@@ -117,6 +118,8 @@ def open_asked(asked: Asked, empty: bool = False) -> Opened:
     ids = tuple(name for name in chosen if known[name])
     if not ids and not empty:
         raise DataError(f"{', '.join(asked.paths)}: no slide with an instance to pack.")
+    for name in chosen:
+        check_id(name)
     without = tuple(name for name in chosen if not known[name])
     notes = [*getattr(source, "notes", ()), *notes]
     return Opened(source, ids, without, tuple(notes), said or asked.encoder or None, _mpp_of(source))
@@ -239,11 +242,22 @@ def tile_level0_px(source: FeatureSource, name: str) -> float | None:
     """Width of a slide's tiles in pixels of level 0, None where the source does not say."""
     if isinstance(source, SlideFiles):
         return source.slides[name].tile_level0_px
-    one = source.where[name] if hasattr(source, "where") else source
-    if isinstance(one, Store) and one.tile_level0_px is not None:
-        value = float(one.tile_level0_px[one.index[name]])
-        return None if np.isnan(value) else value
-    return None
+    return _of_bag(source, name, "tile_level0_px")
+
+
+def own_tile_um(source: FeatureSource, name: str) -> float | None:
+    """Width of a slide's tiles in micrometres; of a store, which may say one for all, only the slide's own."""
+    if isinstance(source, SlideFiles):
+        return source.tile_um(name)
+    return _of_bag(source, name, "tile_um")
+
+
+def _of_bag(source: FeatureSource, name: str, what: str) -> float | None:
+    store = source.where[name] if hasattr(source, "where") else source
+    values = getattr(store, what, None)
+    if not isinstance(store, Store) or values is None or np.isnan(values[store.index[name]]):
+        return None
+    return float(values[store.index[name]])
 
 
 def portable(opened: Opened, asked: Asked) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+from milkit.data.feature_sets import as_attribute, sets_of
 from milkit.data.pack.journal import Written
 from milkit.data.pack.plan import FACTS, Plan
 from milkit.data.pack.rounding import Rounding
@@ -35,7 +36,10 @@ def provenance_of(plan: Plan, done: Mapping[int, Written], number: int) -> dict[
         packed["shard"] = [number, len(plan.shards)]
     extra = {**_first_extra(source), **said, "packed": packed}
     text: dict[str, Any] = json.loads(json.dumps(extra, default=str))
-    return store_attributes(plan.dtype, facts["encoder"], facts["mpp"], facts["tile_um"], facts["tile_px"], text)
+    text.pop("feature_sets", None)
+    attrs = store_attributes(plan.dtype, facts["encoder"], facts["mpp"], facts["tile_um"], facts["tile_px"], text)
+    sets = sets_of(source)  # what lies side by side in an instance, of a store of several sets
+    return {**attrs, **({"feature_sets": as_attribute(sets)} if sets else {})}
 
 
 def _first_extra(source: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from milkit.data.bags import file_name_of
 from milkit.errors import DataError
 
 SUPPLY = {
@@ -63,17 +64,14 @@ class Slide:
 
 
 def check_name(name: str) -> str:
-    """A slide's id as the name of a file inside the folder that is written.
+    """A slide's id as the name of a file inside the folder that is written, and of one that is read again.
 
     Raises:
-        DataError: a name that would lie elsewhere, or that no file can have.
+        DataError: a name that would lie elsewhere, that no file can have, or that readers pass over.
     """
-    bad = name in ("", ".", "..") or name.startswith(".") or any(c in name for c in "/\\\0")
-    if bad or len(name.encode()) > 200 or not name.isprintable():
-        raise DataError(
-            f"Slide {name!r} cannot be the name of a file in the folder that is written (slashes, a leading dot, or "
-            "too long); rename it first."
-        )
+    file_name_of(name, "_patches.h5")
+    if name.startswith("."):
+        raise DataError(f"Slide {name!r}: files whose names begin with a dot are hidden and not read; rename it first.")
     return name
 
 
