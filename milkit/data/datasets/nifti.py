@@ -18,6 +18,8 @@ DTYPES = {
 }  # fmt: skip
 TO_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 """Unit of length in `xyzt_units`: metres, millimetres, micrometres; 0 is unknown."""
+MOST_MM = 1000.0
+"""Between two voxels; more is a damaged header, which then says nothing."""
 
 
 def is_nifti(path: Path) -> bool:
@@ -69,5 +71,5 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
             voxels = (voxels * slope + inter).astype(np.float32)
     scale = TO_MM.get(content[123] & 7)
     steps = [abs(step) for step in numbers("f4", 80, 3)]
-    known = scale is not None and all(np.isfinite(step) and step > 0 for step in steps)
+    known = scale is not None and all(0 < step * scale <= MOST_MM for step in steps)
     return voxels, tuple(step * scale for step in steps) if known and scale is not None else None

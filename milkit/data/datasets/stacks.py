@@ -10,7 +10,7 @@ import numpy as np
 
 from milkit.bag import Bag
 from milkit.data.datasets.colon import image_of
-from milkit.data.datasets.nifti import is_nifti, read_nifti
+from milkit.data.datasets.nifti import MOST_MM, is_nifti, read_nifti
 from milkit.data.formats.guard_numpy import open_npy, read_npz
 from milkit.data.formats.kind import kind_of
 from milkit.errors import DataError
@@ -104,8 +104,8 @@ def slices(path: str | Path, *, axis: int, spacing_mm: float | None = None, ever
     if volume.ndim != 3 or axis not in (0, 1, 2):
         raise DataError(f"{path} has shape {volume.shape}, axis is {axis}; expected three axes, and one of 0, 1, 2.")
     own = None if said is None else said[axis]
-    if spacing_mm is not None and not (np.isfinite(spacing_mm) and spacing_mm > 0):
-        raise DataError(f"{path}: spacing_mm is {spacing_mm}; expected millimetres, above 0.")
+    if spacing_mm is not None and not 0 < spacing_mm <= MOST_MM:
+        raise DataError(f"{path}: spacing_mm is {spacing_mm}; expected millimetres, in (0, {MOST_MM:g}].")
     if own is not None and spacing_mm is not None and not np.isclose(own, spacing_mm, rtol=1e-3):
         raise DataError(f"{path} says {own:g} mm from slice to slice, but spacing_mm={spacing_mm:g}; leave it out.")
     step = own if spacing_mm is None else spacing_mm
@@ -149,8 +149,9 @@ def _checked(path: Path, images: np.ndarray) -> np.ndarray:
     fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
     if not fits or 0 in images.shape or images.dtype.kind not in "fiu":
         raise DataError(f"{path} holds {images.dtype} {images.shape}; expected images [n, h, w] or [n, h, w, 3].")
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise DataError(f"{path} holds NaN or infinity; fill them (air, background) before use.")
+    most = np.finfo(np.float32).max
+    if images.dtype.kind == "f" and not (np.abs(images) <= most).all():
+        raise DataError(f"{path} holds NaN, infinity or more than float32 holds; fill them (air, background) first.")
     return images
 
 
