@@ -151,5 +151,5 @@ LAYOUT = Layout(
     headers=headers,
     features=features,
     positions=lambda slide: None,
-    lacks={"encoder": "hand-made features have none", "mpp": "its bags have no positions"},
+    lacks={"tile": "instances of classic sets are no tiles"},
 )
