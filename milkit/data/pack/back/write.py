@@ -107,6 +107,7 @@ def _slide(opened: Opened, name: str, tiling: Tiling) -> Slide:
     source = opened.source
     bag, said = source.read(name), origin(source)
     check_features(name, bag.x)
+    magnification, overlap = (_number(said.get(name)) for name in ("target_magnification", "overlap"))
     x = bag.x.astype(np.float32) if bag.x.dtype.name not in ("float16", "float32") else bag.x
     um, px, mpp = bag.coords_um, bag.coords_px, bag.mpp
     if px is None and um is not None and mpp is not None:
@@ -123,8 +124,8 @@ def _slide(opened: Opened, name: str, tiling: Tiling) -> Slide:
         tile_level0_px=width,
         tile_px=tiling.tile_px or source.provenance.get("tile_px"),
         encoder=opened.encoder,
-        magnification=tiling.magnification or _number(said.get("target_magnification")),
-        overlap=tiling.overlap if tiling.overlap is not None else _number(said.get("overlap")),
+        magnification=tiling.magnification or magnification,
+        overlap=tiling.overlap if tiling.overlap is not None or overlap is None else int(overlap),
         said=said,
     )
 
@@ -136,8 +137,9 @@ def origin(source: FeatureSource) -> Mapping[str, Any]:
     return (files[0].get("extra") if files else facts.get("extra")) or facts
 
 
-def _number(value: Any) -> Any:
-    return value if isinstance(value, int | float) else None
+def _number(value: Any) -> float | None:
+    """A number that all slides share; a list stands for several."""
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _notes(opened: Opened, to: str, out: Path) -> list[str]:
