@@ -176,7 +176,7 @@ def npy(data: bytes, rng: Rng) -> bytes:
 
 @cache
 def _zeros() -> bytes:
-    return zlib.compress(bytes(300 << 20))[2:-4]
+    return zlib.compress(bytes(300 << 20), 1)[2:-4]
 
 
 def zipped(data: bytes, rng: Rng, outside: Path) -> bytes:

@@ -227,7 +227,7 @@ def _claim(file: h5py.File, name: str, values: np.ndarray, rng: Rng, canary: Pat
 
 @cache
 def _zeros() -> bytes:
-    return zlib.compress(bytes(200 << 20))
+    return zlib.compress(bytes(200 << 20), 1)
 
 
 def _bomb(file: h5py.File, name: str, values: np.ndarray, rng: Rng, canary: Path) -> None:

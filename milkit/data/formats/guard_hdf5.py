@@ -348,9 +348,10 @@ class Dataset(_Inside, h5py.Dataset):
         return math.prod(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True)) > _MANY
 
     def _claim(self) -> int:
-        """Bytes in memory, if all were read."""
-        shape = self.shape
-        return 0 if shape is None else math.prod(shape) * max(1, self.id.get_type().get_size())
+        """Bytes that must be stored if all is there; of texts of variable length, their pointers."""
+        shape, kind = self.shape, self.id.get_type()
+        text = isinstance(kind, h5t.TypeStringID) and kind.is_variable_str()
+        return 0 if shape is None else math.prod(shape) * (_TEXT_POINTER if text else max(1, kind.get_size()))
 
     def _check_claim(self) -> None:
         """What can be told without walking the chunks: a claim against the size of the whole file."""
@@ -403,7 +404,9 @@ class Dataset(_Inside, h5py.Dataset):
         """Texts may all point at the same long one, so the sum of their lengths is bounded before any is read."""
         offset = self.id.get_offset()
         if offset is None and self._claim():
-            raise self._bad(f"{self.name!r} holds text in chunks, which milkit does not read; write it without chunks.")
+            raise self._bad(
+                f"{self.name!r} holds text in pieces, which milkit does not read; write it in one (contiguous)."
+            )
         total = 0
         for start in range(0, self._claim(), _TEXT_POINTER << 16):
             block = self._root.bytes_at(offset + start, min(_TEXT_POINTER << 16, self._claim() - start))

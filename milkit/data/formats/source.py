@@ -110,6 +110,11 @@ def _name(slide: Header) -> str:
 def _check_once(slides: Sequence[Header]) -> None:
     first: dict[str, Path] = {}
     for slide in slides:
+        if not slide.id.isprintable() or slide.id != slide.id.strip() or not slide.id:
+            raise DataError(
+                f"{str(slide.path)!r}: the slide's name {slide.id!r} has blanks around it or characters that cannot be "
+                "shown, so no table can name it. Rename it."
+            )
         if slide.id in first:
             raise DataError(
                 f"Slide {slide.id!r} is in {first[slide.id]} and in {slide.path}; a cohort holds a slide once. Leave "
