@@ -16,6 +16,10 @@ MOST_BYTES = 1 << 30
 """Of the columns together, where their text is short: what a table of some hundred thousand slides needs."""
 
 
+MOST_WORKBOOK = 64 << 20
+"""Bytes of an .xlsx file; one of a hundred thousand slides has some ten million."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cells:
     """A table as columns of text.
@@ -53,7 +57,12 @@ def read_cells(path: str | Path, sheet: str = "") -> Cells:
     """
     path = Path(path).expanduser()
     if is_workbook(path):
-        raw = path.read_bytes()
+        with open(regular(path), "rb") as file:
+            raw = file.read(MOST_WORKBOOK + 1)
+        if len(raw) > MOST_WORKBOOK:
+            raise CohortError(
+                f"{path} has more than {MOST_WORKBOOK} bytes, too many for a table; is it the right file?"
+            )
         return _of_sheet(path, read_sheet(path, raw, sheet), hashlib.sha256(raw).hexdigest())
     if sheet:
         raise CohortError(f"{path} is no .xlsx file, so it has no sheet {sheet!r}; leave sheet out.")

@@ -17,6 +17,8 @@ MOST_UNPACKED = 64 << 20
 MOST_TIMES = 50
 """How much larger than the file the unpacked parts may be beyond that: tables shrink to a tenth, zeros to a
 thousandth."""
+MOST_BYTES = 1 << 29
+"""Bytes that they may unpack to in any case."""
 MOST_CELLS = 1 << 24
 """Cells that are looked at, empty ones in between included: a cell far off makes a sheet of many."""
 
@@ -96,7 +98,7 @@ def _check_size(path: Path, raw: bytes, error: type[MilkitError]) -> None:
             unpacked = sum(part.file_size for part in parts.infolist())
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as fault:
         raise error(f"{path} is a damaged spreadsheet ({fault}); open it and save it anew.") from None
-    most = MOST_UNPACKED + MOST_TIMES * len(raw)
+    most = min(MOST_UNPACKED + MOST_TIMES * len(raw), MOST_BYTES)
     if unpacked > most:
         raise error(
             f"{path}: its {len(raw)} bytes unpack to {unpacked}, more than the {most} that a table of this size may; "

@@ -27,6 +27,10 @@ class TextTable:
     lines: tuple[int, ...]
 
 
+MOST_BYTES = 64 << 20
+"""Of a table: half a million slides. Text taken apart into cells needs some twenty times its size."""
+
+
 def read_text(path: Path, what: str, error: type[MilkitError]) -> tuple[str, str]:
     """The text of a file in UTF-8 (with or without a byte order mark), and its sha256.
 
@@ -36,15 +40,17 @@ def read_text(path: Path, what: str, error: type[MilkitError]) -> tuple[str, str
         error: what is raised.
 
     Raises:
-        MilkitError: no such file, one that cannot be read, or that is not text.
+        MilkitError: no such file, one that cannot be read, is far too large for a table, or is not text.
     """
     try:
         with open(regular(path), "rb") as file:
-            raw = file.read()
+            raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise error(f"No {what} at {path}; the folder is {Path.cwd()}.") from None
     except OSError as fault:
         raise error(f"The {what} {path} cannot be read: {fault.strerror or fault}.") from None
+    if len(raw) > MOST_BYTES:
+        raise error(f"{path} has more than {MOST_BYTES} bytes, too many for a {what}; is it the right file?")
     if raw[:4] == b"PK\x03\x04" or raw[:4] == b"\xd0\xcf\x11\xe0":
         raise error(f"{path} is a spreadsheet, not text; save it as CSV (UTF-8) or, for a cohort table, as .xlsx.")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):

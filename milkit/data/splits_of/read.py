@@ -11,7 +11,7 @@ from milkit.data.splits_of import clam
 from milkit.data.splits_of.arrange import numbered, partition_note
 from milkit.data.splits_of.known import LAYOUTS
 from milkit.data.splits_of.named import NamedSplit, NamedSplits, SplitFile, SplitLayout
-from milkit.data.text import parse, read_text
+from milkit.data.text import MOST_BYTES, parse, read_text
 from milkit.data.where import and_more
 from milkit.errors import ProtocolError
 
@@ -115,6 +115,9 @@ def _natural(path: Path) -> list[tuple[bool, int, str]]:
 
 def _recognised(path: Path, passed: _Passed, *, must: bool) -> tuple[SplitLayout, SplitFile] | None:
     """A file with its layout; None (and noted) where a file among several is none of splits."""
+    if not must and path.is_file() and path.stat().st_size > MOST_BYTES:
+        passed.unknown.append(path.name)
+        return None
     file = _taken_apart(path)
     if file.table is not None and clam.is_counts(file):
         if must:

@@ -310,6 +310,19 @@ def test_folders_that_do_not_hold_one_plan(tmp_path, eight):
         read_splits(tmp_path / "own")
     with pytest.raises(ProtocolError, match="No folds file at"):
         read_splits(tmp_path / "nowhere")
+    with pytest.raises(ProtocolError, match="No folds file at .*none.csv"):
+        read_splits([tmp_path / "own" / "folds0.csv", tmp_path / "none.csv"])
+
+
+def test_files_too_large_for_folds_are_not_read(tmp_path, monkeypatch):
+    clam(tmp_path, 0, ONE)
+    (tmp_path / "splits_0_bool.csv").unlink()
+    (tmp_path / "features.csv").write_text("0,1\n" + "0.5,0.25\n" * 100)
+    monkeypatch.setattr("milkit.data.text.MOST_BYTES", 200)
+    monkeypatch.setattr("milkit.data.splits_of.read.MOST_BYTES", 200)
+    assert "passed over 1 file(s), no split file that milkit knows: features.csv" in read_splits(tmp_path).notes
+    with pytest.raises(ProtocolError, match=r"features.csv has more than 200 bytes, too many for a folds file"):
+        read_splits(tmp_path / "features.csv")
 
 
 def test_stamp_ids_that_are_numbers_and_ids_in_other_letters(tmp_path, eight):
