@@ -77,7 +77,7 @@ class Description:
     said: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def instances(self) -> dict[str, float] | None:
+    def instances(self) -> dict[str, Any] | None:
         """Of the bags: total, min, median, mean, max, and how many are empty."""
         if self.lengths is None or not len(self.lengths):
             return None
