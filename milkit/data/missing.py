@@ -61,7 +61,7 @@ def _of_files(source: SlideFiles) -> tuple[Missing, ...]:
     without = [s for s in slides if s.tile_level0_px is None and s.tile_um is None]
     if without:
         why = lacks.get("tile", f"{tool}'s files do not hold the size of a tile")
-        option = "--patches FOLDER, or --tile-um NUMBER" if source.layout.name == "clam" else "--tile-um NUMBER"
+        option = "--patches FOLDER, or --tile-um NUMBER" if source.layout.placed is not None else "--tile-um NUMBER"
         found.append(Missing("tile_um", f"{_some(without, slides)}: {why}", option))
     without = [s for s in slides if s.unit == ""]
     if without and source.layout.positions(min(without, key=lambda s: s.length)) is not None:

@@ -27,6 +27,7 @@ from milkit.data.formats.header import (
 )
 from milkit.data.formats.kind import holds
 from milkit.data.formats.layout import Layout
+from milkit.data.formats.spread import in_pixels
 from milkit.errors import DataError
 
 TOOL = "CLAM"
@@ -48,7 +49,9 @@ def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
         DataError: shapes or dtypes that are not CLAM's.
     """
     features, coords = check_arrays(path, file)
-    return (Header(path.stem, path, len(features), int(features.shape[1]), "clam", positioned=coords is not None),)
+    n, d = features.shape
+    # pixels of level 0 if CLAM wrote them; nothing in the file says that it did
+    return (Header(path.stem, path, n, d, "clam", unit_said=False, positioned=coords is not None),)
 
 
 def patches_folder(path: Path, given: str) -> Path | None:
@@ -120,7 +123,7 @@ LAYOUT = Layout(
     claims=is_clam,
     headers=headers,
     features=features_of("features"),
-    positions=coords_of("coords"),
+    positions=in_pixels(coords_of("coords")),
     sample=sample_of("features"),
     placed=with_patches,
     lacks={

@@ -9,6 +9,7 @@ import csv
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -133,13 +134,14 @@ def features(slide: Header) -> np.ndarray:
         DataError: names line and column of what is no number.
     """
     with opened(slide.path) as file:
-        file.readline(MOST_LINE)
+        lines = (line for i, line in enumerate(file) if i and not line.isspace())
+        first = next(lines, None)
+        if first is None:
+            return np.empty((0, slide.width), np.float32)
         try:
-            x = np.loadtxt(file, np.float32, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
+            x = np.loadtxt(chain([first], lines), np.float32, delimiter=",", comments=None, ndmin=2, encoding="utf-8")
         except (ValueError, UnicodeDecodeError, OverflowError) as error:
             raise DataError(_wrong(slide.path, slide.width, error)) from None
-    if not x.size:
-        return np.empty((0, slide.width), np.float32)
     if x.shape[1] != slide.width:
         raise DataError(_wrong(slide.path, slide.width, ValueError(f"{x.shape[1]} columns")))
     return x

@@ -58,7 +58,7 @@ class Given:
             raise DataError(
                 f"{slide.path} says tiles of {slide.tile_um:g} um, but tile_um={self.tile_um:g} is given; leave it out."
             )
-        if self.unit and slide.unit and slide.unit != self.unit:
+        if self.unit and slide.unit and slide.unit_said and slide.unit != self.unit:
             raise DataError(
                 f"{slide.path} holds positions in {slide.unit!r}, but unit={self.unit!r} is given; leave it out."
             )
@@ -67,5 +67,5 @@ class Given:
             encoder=self.encoder or slide.encoder,
             # where pixels of level 0 are known they are exact, slide by slide
             tile_um=slide.tile_um or (None if slide.tile_level0_px else self.tile_um),
-            unit=slide.unit or self.unit,
+            unit=slide.unit if slide.unit_said and slide.unit else self.unit or slide.unit,
         )

@@ -26,6 +26,7 @@ from milkit.data.formats.header import (
     sample_of,
 )
 from milkit.data.formats.layout import Layout
+from milkit.data.formats.spread import in_pixels
 from milkit.errors import DataError
 
 KEPT = ("patch_size", "patch_level", "downsample")
@@ -68,6 +69,7 @@ def _header(name: str, layout: str, path: Path, slide: str, group: Any) -> Heade
         width=features.shape[1],
         layout=layout,
         key=slide,
+        unit_said=size is not None,
         positioned=coords is not None,
         tile_px=None if size is None else round(size),
         tile_level0_px=None if size is None or downsample is None else size * downsample,
@@ -86,7 +88,7 @@ def of_groups(name: str, layout: str, tool: str, tile: str) -> Layout:
         claims=claims,
         headers=partial(headers, name, layout),
         features=features_of(name),
-        positions=coords_of("coords"),
+        positions=in_pixels(coords_of("coords")),
         sample=sample_of(name),
         lacks={"tile": tile},
     )

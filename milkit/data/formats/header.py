@@ -30,6 +30,7 @@ class Header:
         key: name of the slide inside a file of several slides; "" where the file holds one.
         unit: of its positions: "px" of level 0, "um", "grid" (columns and rows), "tile_px" (pixels of the tiles as the
             tool handed them to the encoder), or "" where the file does not say.
+        unit_said: whether the file leaves no doubt of the unit; where it does, one that the user gives counts.
         positioned: whether the file holds positions.
         beside: the file that holds its positions, where that is another one.
         centred: whether its positions are those of the centres of tiles as tools round them: corner + int(width) // 2,
@@ -52,6 +53,7 @@ class Header:
     layout: str = ""
     key: str = ""
     unit: Unit = "px"
+    unit_said: bool = True
     positioned: bool = True
     beside: Path | None = None
     centred: bool = False

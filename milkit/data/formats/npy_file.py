@@ -56,7 +56,10 @@ class Npy:
         if not numbers:
             return native(np.empty((0, *self.shape[1:]), self.dtype))
         with opened(self.path) as file:
-            whole = np.memmap(file, self.dtype, "r", self.start, self.shape, "F" if self.fortran else "C")
+            try:
+                whole = np.memmap(file, self.dtype, "r", self.start, self.shape, "F" if self.fortran else "C")
+            except (ValueError, OSError) as error:
+                raise DataError(f"{self.path} changed since it was opened ({error}).") from None
             return native(np.array(whole[numbers]))
 
 
@@ -142,7 +145,7 @@ def check_matrix(where: object, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
         )
     if len(shape) != 2 or shape[1] == 0:
         raise DataError(f"{where}: features have shape {shape}; expected [tiles, features].")
-    if dtype.kind != "f" and dtype != np.dtype(BFLOAT16):
+    if (dtype.kind != "f" or dtype.itemsize > 8) and dtype != np.dtype(BFLOAT16):
         raise DataError(f"{where}: features are {dtype}; expected float16, bfloat16, float32 or float64.")
 
 

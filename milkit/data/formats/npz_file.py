@@ -3,7 +3,6 @@
 import contextlib
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from milkit.data.formats.guard_hdf5 import EXPANSION, ROOM
 from milkit.data.formats.npy_file import Npy, head, native, opened
 from milkit.errors import DataError
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError, KeyError)
-
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
@@ -23,7 +20,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except DataError:
         raise
-    except _BROKEN as error:
+    except Exception as error:  # zipfile and zlib raise many things on damage
         text = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
             f"{path} cannot be read, it is damaged or half-written ({text}); make or copy it anew, or remove it."
@@ -70,6 +67,8 @@ def _looked_at(archive: zipfile.ZipFile, path: Path, name: str) -> Npy:
         raise DataError(f"{path}: no array {name!r}; it holds {archive.namelist()[:6]}.")
     entry = archive.getinfo(f"{name}.npy")
     size = path.stat().st_size
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{path} is compressed in a way that NumPy does not; save it with numpy.savez.")
     if entry.file_size > EXPANSION * size + ROOM:
         raise DataError(
             f"{path}: array {name!r} claims {entry.file_size:,} bytes in a file of {size:,}; features do not shrink "

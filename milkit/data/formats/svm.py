@@ -76,7 +76,8 @@ class SvmSet:
         x = np.zeros((len(rows), self.width), dtype)
         for i, row in enumerate(rows):
             part = slice(self.starts[row], self.starts[row + 1])
-            x[i, self.columns[part]] = self.values[part]
+            with np.errstate(over="ignore"):  # too large for dtype becomes infinite, which is refused with its place
+                x[i, self.columns[part]] = self.values[part]
         return x
 
     def of(self, bag: int, dtype: Any = np.float32) -> Float[np.ndarray, "n d"]:
