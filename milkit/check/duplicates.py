@@ -4,7 +4,7 @@ Two looks. **Hashes** of rows find rows that are equal to the bit, of all rows o
 is rare (in at most `RARE` bags), since blank tiles may be equal anywhere. **Sketches** find rows that are nearly equal:
 two rows of different bags match if each is the other's nearest row outside its own bag, nearer than half the distance
 to the nearest row of any third bag (Lowe's ratio test), and nearer than `NEAR` of what is usual between bags. So the
-cohort itself says what near means.
+cohort itself says what near means. Rows nearer than `COPY` are copies by themselves, and may stand in `RARE` bags.
 
 References:
     Lowe (2004), section 7.1: the ratio of the nearest to the second nearest as a test of a match.
@@ -42,7 +42,7 @@ class Pair:
         equal: rows equal to the bit, of all rows; scaled up where hashes were let go.
         near: rows matched by their sketches, of those kept.
         share, least: part of the larger and of the smaller bag's kept rows that are matched.
-        close: of the matched rows, how many lie nearer than `COPY`.
+        close: rows that lie nearer than `COPY`.
         same: both hold the same rows to the bit, in any order.
     """
 
@@ -72,7 +72,7 @@ def alike(g: Gathered) -> tuple[list[Pair], int]:
     equal, common = _equal_rows(g)
     near = _near_rows(g)
     same = _same_bags(g)
-    kept = np.bincount(g.kept_bag, minlength=len(g.ids)) if len(g.kept_bag) else np.zeros(len(g.ids), int)
+    kept = np.bincount(g.kept_bag, minlength=len(g.ids)).tolist()
     pairs = []
     for key in sorted(set(equal) | set(near) | same):
         a, b = key
@@ -134,28 +134,31 @@ def _near_rows(g: Gathered) -> Mapping[tuple[int, int], tuple[int, int]]:
     bags = np.unique(g.kept_bag)
     if len(bags) < 2:
         return {}
-    row, bag, first, second = _nearest(g.kept, g.kept_bag)
+    row, bag, first, second, rare = _nearest(g.kept, g.kept_bag)
     usual = float(np.median(first))
     if usual <= 0:  # most rows have an equal elsewhere: the hashes say so
         usual = float(np.median(first[first > 0])) if (first > 0).any() else 0.0
-    near = (first <= NEAR * usual) & (first <= RATIO * second) & (row[row] == np.arange(len(row)))
+    mutual = row[row] == np.arange(len(row))
+    near = mutual & (first <= NEAR * usual) & (first <= RATIO * second) & (second > COPY * usual)
+    copied = mutual & (first <= COPY * usual) & (first <= RATIO * rare) & (rare > COPY * usual)
     found: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
-    for i in np.flatnonzero(near).tolist():
+    for i in np.flatnonzero(near | copied).tolist():
         a, b = int(bag[i]), int(bag[row[i]])
         if a < b:
             held = found[(a, b)]
-            held[0] += 1
-            held[1] += bool(first[i] <= COPY * usual)
+            held[0] += bool(near[i])
+            held[1] += bool(copied[i])
     return {key: (matched, close) for key, (matched, close) in found.items()}
 
 
-def _nearest(x: np.ndarray, bag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of every row: the nearest row outside its bag, its bag, that distance, and the distance to a third bag."""
+def _nearest(x: np.ndarray, bag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of every row: the nearest row outside its bag, bags, that distance, those to the 2nd and `RARE`-th other bag."""
     n = len(x)
     starts = np.flatnonzero(np.r_[True, bag[1:] != bag[:-1]])
     own = np.searchsorted(starts, np.arange(n), side="right") - 1
     square = np.einsum("nd,nd->n", x, x)
-    row, first, second = np.zeros(n, np.int64), np.zeros(n, np.float32), np.full(n, np.inf, np.float32)
+    row, ordered = np.zeros(n, np.int64), np.full((n, RARE), np.inf, np.float32)
+    few = min(RARE, len(starts))
     block = max(1, 2**24 // max(1, n))
     for begin in range(0, n, block):
         here = slice(begin, min(n, begin + block))
@@ -166,10 +169,9 @@ def _nearest(x: np.ndarray, bag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         by_bag = np.minimum.reduceat(far, starts, axis=1)
         by_bag[lines, own[here]] = np.inf
         nearest = by_bag.argmin(1)
-        first[here] = by_bag[lines, nearest]
-        by_bag[lines, nearest] = np.inf
-        second[here] = by_bag.min(1)
+        ordered[here, :few] = np.sort(np.partition(by_bag, few - 1, axis=1)[:, :few], axis=1)
         for line, place in zip(lines.tolist(), nearest.tolist(), strict=True):
             end = starts[place + 1] if place + 1 < len(starts) else n
             row[begin + line] = starts[place] + far[line, starts[place] : end].argmin()
-    return row, bag, np.sqrt(np.maximum(first + square, 0)), np.sqrt(np.maximum(second + square, 0))
+    ordered = np.sqrt(np.maximum(ordered + square[:, None], 0))
+    return row, bag, ordered[:, 0], ordered[:, 1], ordered[:, RARE - 1]

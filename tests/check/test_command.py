@@ -1,0 +1,99 @@
+"""`milkit check` from the command line: what it prints and how it exits."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import check_planted as planting
+from milkit.bag import Bag
+from milkit.cli import main
+from milkit.data.store import write_store
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes a cohort's table, store and folds; returns the arguments."""
+
+    def write(c):
+        write_store(tmp_path / "store.h5", [Bag(i, x) for i, x in c.bags.items()], dtype="float32", overwrite=True)
+        with (tmp_path / "cohort.csv").open("w", newline="") as file:
+            out = csv.DictWriter(file, list(c.rows[0]))
+            out.writeheader()
+            out.writerows(c.rows)
+        with (tmp_path / "folds.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["fold", "role", "slide_id"], *c.folds])
+        return [
+            str(tmp_path / "cohort.csv"),
+            "--store",
+            str(tmp_path / "store.h5"),
+            "--folds",
+            str(tmp_path / "folds.csv"),
+        ]
+
+    return write
+
+
+def test_clean_exits_0_and_prints_a_list_only(files, capsys):
+    assert main(["check", *files(planting.load("musk1")), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, list)
+    assert {f["severity"] for f in found} <= {"note"}
+
+
+def test_a_leak_exits_1_and_says_who_and_where(files, capsys, tmp_path):
+    c = planting.load("musk1").copy()
+    wanted = planting.patient_leak(c, np.random.default_rng(0))
+    planting.label_column(c, np.random.default_rng(0))
+    arguments = files(c)
+    assert main(["check", *arguments, "--json", "--out", str(tmp_path / "page")]) == 1
+    text = capsys.readouterr().out
+    found = {f["kind"]: f for f in json.loads(text) if f["severity"] == "error"}
+    assert set(found) == {"patient_leak", "label_column"}
+    assert wanted.words[0] in found["patient_leak"]["where"]
+    assert "fold 0" in found["patient_leak"]["where"]
+    assert "column 166" in found["label_column"]["where"]
+    assert all({"kind", "severity", "where", "detail", "advice", "sure"} <= f.keys() for f in found.values())
+    assert json.loads((tmp_path / "page" / "check.json").read_text()) == json.loads(text)
+    assert main(["check", *arguments]) == 1
+    said = capsys.readouterr().out
+    assert "ERROR    patient_leak" in said
+    assert said.rstrip().endswith("2 errors, 1 note")
+    assert "## error: label_column" in (tmp_path / "page" / "check.md").read_text()
+
+
+def test_without_features_and_folds_it_says_what_was_not_looked_at(files, capsys):
+    table = files(planting.load("musk1"))[0]
+    assert main(["check", table, "--json"]) == 0
+    assert {f["where"] for f in json.loads(capsys.readouterr().out) if f["kind"] == "not_checked"} == {
+        "features",
+        "folds",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({0: "none.csv"}, "No cohort table"), ({2: "none.h5"}, "not there"), ({4: "none.csv"}, "No folds file")],
+)
+def test_files_that_are_not_there_exit_2(files, capsys, change, said):
+    arguments = files(planting.load("musk1"))
+    for place, name in change.items():
+        arguments[place] = name
+    assert main(["check", *arguments, "--json"]) == 2
+    caught = capsys.readouterr()
+    assert said in caught.err
+    assert caught.out == ""
+
+
+def test_a_label_that_is_not_a_column_is_a_users_mistake(files, capsys):
+    assert main(["check", *files(planting.load("musk1")), "--label", "lable"]) == 2
+    assert "Did you mean 'label'?" in capsys.readouterr().err
+
+
+def test_a_slide_with_two_rows_is_a_finding(files, capsys):
+    c = planting.load("musk1").copy()
+    c.rows.append({**c.rows[4], "label": "1" if c.rows[4]["label"] == "0" else "0"})
+    assert main(["check", *files(c), "--json"]) == 1
+    (found,) = [f for f in json.loads(capsys.readouterr().out) if f["kind"] == "slide_twice"]
+    assert c.rows[4]["slide_id"] in found["where"]
