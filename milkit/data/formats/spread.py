@@ -1,4 +1,4 @@
-"""Whether positions can be pixels of level 0: columns and rows, which some tools store in their place, lie too close."""
+"""Whether positions can be pixels of level 0: columns and rows, which some tools store in their place, are too close."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,10 @@ from milkit.errors import DataError
 FEWEST = 16
 """Tiles below which nothing is concluded."""
 LEAST_PX2 = 100.0
-"""Room a tile in the rectangle around all tiles: a tiling that overlaps by 90 % in both directions still has 655 px2 (of
-256 px tiles), while columns and rows of tissue that fills a twentieth of the rectangle have 20."""
+"""Room a tile in the rectangle around all tiles: tiles of 256 px that overlap by 90 % in both directions still have
+655 px2, while columns and rows of tissue that fills a twentieth of the rectangle have 20."""
+NARROWEST = 16.0
+"""Least width and height of that rectangle, since tiles may lie in one row."""
 
 
 def look_like_cells(xy: Shaped[np.ndarray, "n 2"]) -> bool:
@@ -23,7 +25,7 @@ def look_like_cells(xy: Shaped[np.ndarray, "n 2"]) -> bool:
     """
     if len(xy) < FEWEST:
         return False
-    width, height = (np.ptp(xy.astype(np.float64), axis=0) + 1.0).tolist()
+    width, height = np.maximum(np.ptp(xy.astype(np.float64), axis=0) + 1.0, NARROWEST).tolist()
     return bool(width * height < LEAST_PX2 * len(xy))
 
 
