@@ -1,4 +1,4 @@
-"""Whether positions can be pixels of level 0: columns and rows, which some tools store in their place, are too close."""
+"""Whether positions can be pixels of level 0: columns and rows, which some tools store instead, are too close."""
 
 from collections.abc import Callable
 
