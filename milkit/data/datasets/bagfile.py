@@ -144,7 +144,9 @@ def _npz(path: Path) -> Bags:
 
 
 def _digest(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"No file of bags at {path}; the folder is {Path.cwd()}.")
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. The folder is {Path.cwd()}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None

@@ -1,7 +1,8 @@
 """Bags in text files: `.svm` with bag ids, the UCI's `clean1.data`, and tables with a column of bags."""
 
 import csv
-import io
+import sys
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ BAG = ("bag", "bag_id", "bag_ids", "bag_name", "molecule", "molecule_name", "sli
 LABEL = ("label", "labels", "class", "bag_label", "y", "target")
 INSTANCE = ("instance", "instance_id", "instance_name", "conformation", "conformation_name", "inst")
 """Names of an instance, which are no features."""
+_UCI = "read as molecule, conformation, features, class (UCI's MUSK)"
 
 
 def read_text(path: Path, bag: str = "", label: str = "") -> Bags:
@@ -51,34 +53,48 @@ def _svm(path: Path) -> Bags:
 def _table(path: Path, lines: Sequence[tuple[int, str]], bag: str, label: str) -> Bags:
     """A table; without a header if all cells but the first two are numbers."""
     separator = max(",;\t", key=lines[0][1].count)
-    rows = list(csv.reader(io.StringIO("\n".join(line for _, line in lines)), delimiter=separator))
-    rows = [[cell.strip() for cell in row] for row in rows]
-    ragged = next((i for i, row in enumerate(rows) if len(row) != len(rows[0])), None)
-    if ragged is not None or len(rows[0]) < 3:
-        found = len(rows[ragged or 0])
-        raise DataError(f"{path}: line {lines[ragged or 0][0]} has {found} cells; expected {max(3, len(rows[0]))}.")
-    header = [] if all(_is_number(cell) for cell in rows[0][2:]) else rows[0]
-    notes: list[str] = []
+    first = _cells(path, *lines[0], separator, 0)
+    header = [] if all(_is_number(cell) for cell in first[2:]) else [cell.lower() for cell in first]
+    notes: tuple[str, ...] = ()
+    skip: set[int] = set()
     if header:
-        names, rows, lines = [name.lower() for name in header], rows[1:], lines[1:]
-        b = _column(path, bag, BAG, names, "bag", "the bags' names")
-        y = _column(path, label, LABEL, names, "label", "the label")
-        skip = {i for i, name in enumerate(names) if name in INSTANCE}
-    elif rows and not bag and not label and not _is_number(rows[0][0]) and not _is_number(rows[0][1]):
-        # UCI's musk: molecule, conformation, features, class
-        names, b, y, skip = [], 0, len(rows[0]) - 1, {1}
-        notes.append(f"{path.name}: read as molecule, conformation, features, class (UCI's MUSK)")
+        lines = lines[1:]
+        b = _column(path, bag, BAG, header, "bag", "the bags' names")
+        y = _column(path, label, LABEL, header, "label", "the label")
+        skip = {i for i, name in enumerate(header) if name in INSTANCE}
+    elif not bag and not label and not _is_number(first[0]) and not _is_number(first[1]):
+        b, y, skip, notes = 0, len(first) - 1, {1}, (f"{path.name}: {_UCI}",)
     else:
-        names, skip = [], set()
-        b = _column(path, bag, (), names, "bag", "the bags' names", len(rows[0]))
-        y = _column(path, label, (), names, "label", "the label", len(rows[0]))
-    columns = [i for i in range(len(rows[0] if rows else header)) if i not in skip | {b, y}]
-    if b == y or not columns or not rows:
+        b = _column(path, bag, (), header, "bag", "the bags' names", len(first))
+        y = _column(path, label, (), header, "label", "the label", len(first))
+    columns = [i for i in range(len(first)) if i not in skip | {b, y}]
+    if b == y or not columns or not lines:
         raise DataError(f"{path}: no features beside the columns of bags and labels.")
-    x = np.array(
-        [[_number(path, number, row[i]) for i in columns] for row, (number, _) in zip(rows, lines, strict=True)]
-    )
-    return of_rows(path, x, [row[b] for row in rows], [plain(row[y]) for row in rows], notes)
+    names: list[str] = []
+    labels: list[str] = []
+    values = array("d")
+    for number, line in lines:
+        row = _cells(path, number, line, separator, len(first))
+        names.append(sys.intern(row[b]))
+        labels.append(sys.intern(plain(row[y])))
+        values.extend(_number(path, number, row[i]) for i in columns)
+    if notes and not set(labels) <= {"0", "1"}:
+        raise DataError(
+            f"{path} looks like UCI's MUSK (names in two columns, then numbers), but its last column is no class 0 "
+            f"or 1. Say which columns hold bag and label, counted from 1: BagFile({str(path)!r}, bag='1', label='2')."
+        )
+    return of_rows(path, np.array(values).reshape(len(names), -1), names, labels, notes)
+
+
+def _cells(path: Path, number: int, line: str, separator: str, expected: int) -> list[str]:
+    """The cells of one line; `expected` is their number, 0 for any from three on."""
+    try:
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {number} cannot be read as cells: {error}.") from None
+    if len(cells) != (expected or max(3, len(cells))):
+        raise DataError(f"{path}: line {number} has {len(cells)} cells; expected {expected or 'at least 3'}.")
+    return cells
 
 
 def _column(
@@ -103,10 +119,9 @@ def _column(
 
 
 def _number(path: Path, line: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(f"{path}: line {line} holds {text!r:.40} where a number is expected.") from None
+    if not _is_number(text):
+        raise DataError(f"{path}: line {line} holds {text!r:.40} where a number is expected.")
+    return float(text)
 
 
 def _is_number(text: str) -> bool:
@@ -114,4 +129,4 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # Python's own notation of long numbers

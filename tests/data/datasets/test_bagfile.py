@@ -144,7 +144,11 @@ def test_the_label_in_an_svm_file_is_found_as_well(tmp_path):
         (b"bag,a,label\np,nan,1\nq,2,0\n", "NaN, infinity or more than float32 holds at instance 1, feature 1"),
         (b"bag,a,label\np,1,1\nq,1e60,0\n", "NaN, infinity or more than float32 holds at instance 2"),
         (b"bag,a,label\np,1,1\nq,2,1\n", "nothing to learn"),
-        (b"bag,label\np,1\n", "expected 3"),
+        (b"bag,label\np,1\n", "expected at least 3"),
+        (b'bag,a,label\np,"1,1\nq,"2,0\n', "line 2 has 2 cells"),
+        (b"bag,a,label\np,1_0,1\nq,2,0\n", "line 2 holds '1_0'"),
+        (b"bag,a,label\np,1,1\n" + b"q" * 200_000 + b",2,0\n", "field larger than field limit"),
+        (b"p,yes,1,2\nq,no,3,4\n", "its last column is no class 0 or 1"),
         (b"bag,a,label\n", "no features|nothing"),
         (b"\x00\x01\x02\x03", "zero byte|no text"),
         (b"a,b,c\n", "which column|no features"),
@@ -157,7 +161,7 @@ def test_files_that_are_something_else(tmp_path, content, said):
 
 
 def test_a_file_that_is_absent_or_of_another_digest(tmp_path):
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+    with pytest.raises(DataError, match="No file of bags at"):
         BagFile(str(tmp_path / "none.csv")).read()
     (tmp_path / "t.csv").write_text(TABLE)
     digest = hashlib.sha256(TABLE.encode()).hexdigest()

@@ -1,5 +1,6 @@
 """Frames and slices as bags: order, time, depth, and files that are not what they claim."""
 
+import os
 import struct
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from milkit import in_memory
-from milkit.data.datasets import frames, slices, stacked
+from milkit.data.datasets import BagFile, frames, slices, stacked
 from milkit.data.datasets.nifti import DTYPES, read_nifti
 from milkit.errors import DataError
 from milkit.task import Binary
@@ -150,3 +151,14 @@ def test_stacks_make_a_study(tmp_path):
     np.save(tmp_path / "big.npy", np.zeros((1, 8, 8), np.uint8))
     with pytest.raises(DataError, match="differ in size"):
         stacked([*stacks, frames(tmp_path / "big.npy")])
+
+
+def test_what_is_absent_or_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in ("none.npy", "pipe.npy"):
+        with pytest.raises(DataError, match=f"No file or folder at .*{name}"):
+            frames(tmp_path / name)
+        with pytest.raises(DataError, match=f"No file or folder at .*{name}"):
+            slices(tmp_path / name, axis=0)
+        with pytest.raises(DataError, match=f"No file of bags at .*{name}"):
+            BagFile(str(tmp_path / name)).read()
