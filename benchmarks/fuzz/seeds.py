@@ -207,6 +207,66 @@ def _split_clam(folder: Path) -> Path:
     return folder
 
 
+def _bags_table(folder: Path) -> Path:
+    rows = ["bag,instance,a,b,label", *(f"{'pqr'[i % 3]},{i},0.{i},{i},{i % 3 % 2}" for i in range(9))]
+    (folder / "bags.csv").write_text("\n".join(rows) + "\n")
+    return folder / "bags.csv"
+
+
+def _bags_mat(folder: Path) -> Path:
+    from scipy.io import savemat
+
+    cells = np.empty((1, 3), object)
+    cells[0, :] = [_x(i) for i in range(3)]
+    savemat(folder / "bags.mat", {"bags": cells, "labels": np.array([[0, 1, 1]])}, do_compression=True)
+    return folder / "bags.mat"
+
+
+def _bags_mat_rows(folder: Path) -> Path:
+    from scipy.io import savemat
+
+    ids = np.arange(6)[:, None] // 2
+    savemat(folder / "bags.mat", {"s": {"data": _x(0), "bag_ids": ids + 1, "labels": ids % 2}})
+    return folder / "bags.mat"
+
+
+def _bags_mat73(folder: Path) -> Path:
+    """As MATLAB 7.3: HDF5 behind a block of 512 bytes, matrices transposed."""
+    with h5py.File(folder / "bags.mat", "w", userblock_size=512) as file:
+        for name, values in (("data", _x(0)), ("bag_ids", np.arange(6.0)[:, None] // 2), ("labels", np.ones((6, 1)))):
+            file[name] = values.T
+            file[name].attrs["MATLAB_class"] = np.bytes_(b"double")
+        file["labels"][0, :2] = 0
+    with (folder / "bags.mat").open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    return folder / "bags.mat"
+
+
+def _frames(folder: Path) -> Path:
+    np.save(folder / "video.npy", np.arange(6 * 8 * 8, dtype=np.uint8).reshape(6, 8, 8))
+    return folder / "video.npy"
+
+
+def _volume(folder: Path) -> Path:
+    return _writer("data/datasets/test_stacks.py").nifti(
+        folder / "ct.nii", np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    )
+
+
+def _sheet(folder: Path) -> Path:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in (("case_id", "slide_id", "label", "age"), *((f"P{i}", f"{i:03d}", i % 2, 40.5 + i) for i in range(6))):
+        book.active.append(row)
+    book.save(folder / "cohort.xlsx")
+    return folder / "cohort.xlsx"
+
+
+def _with_openpyxl() -> dict[str, Seed]:
+    return {"cohort table, xlsx": _sheet} if importlib.util.find_spec("openpyxl") else {}
+
+
 def _with_torch() -> dict[str, Seed]:
     """Layouts that only PyTorch writes and reads; none where it is not installed."""
     if importlib.util.find_spec("torch") is None:
@@ -235,7 +295,15 @@ FEATURES: dict[str, Seed] = {
     "soma": _soma,
     **_with_torch(),
 }
-TABLES: dict[str, Seed] = {"cohort table": _table}
+TABLES: dict[str, Seed] = {"cohort table": _table, **_with_openpyxl()}
+BAGS: dict[str, Seed] = {
+    "bags: table": _bags_table,
+    "bags: MATLAB 5, cells": _bags_mat,
+    "bags: MATLAB 5, struct": _bags_mat_rows,
+    "bags: MATLAB 7.3": _bags_mat73,
+    "bags: JLD": _jld,
+}
+STACKS: dict[str, Seed] = {"frames": _frames, "volume": _volume}
 SPLITS: dict[str, Seed] = {
     "splits: CLAM": _split_clam,
     "splits: TransMIL": _split("transmil", 0, PARTS[0], LABELS),
@@ -246,3 +314,7 @@ SPLITS: dict[str, Seed] = {
     "splits: torchmil": _split("torchmil", PARTS[0]),
     "splits: soma": _split("soma", PARTS),
 }
+KINDS: dict[str, dict[str, Seed]] = {
+    "features": FEATURES, "table": TABLES, "splits": SPLITS, "bags": BAGS, "stack": STACKS,
+}  # fmt: skip
+"""Layouts by the function that reads them."""
