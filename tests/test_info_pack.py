@@ -111,6 +111,8 @@ def test_info_of_a_store_and_of_labels_in_files(features, said, tmp_path):
     slides = {f"s{i}": (np.zeros((2, 3), np.float32), grid(2)) for i in range(3)}
     acmil(tmp_path / "acmil.h5", slides, labels={"s0": 1, "s1": 0, "s2": 1})
     assert said("info", "acmil.h5", "--json")["labels"]["label"]["counts"] == {"1": 2, "0": 1}
+    said("pack", "acmil.h5", "--out", "l.h5")
+    assert said("info", "l.h5", "--json")["labels"]["label"]["counts"] == {"1": 2, "0": 1}
 
 
 def test_info_says_what_holds_no_features(features, said, tmp_path):

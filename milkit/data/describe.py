@@ -17,6 +17,7 @@ from milkit.data.formats.known import LAYOUTS
 from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.missing import missing_facts
 from milkit.data.pack.plan import Asked, open_asked
+from milkit.data.pack.provenance import labels_of
 from milkit.data.store import Store
 from milkit.data.table import CohortTable, read_cohort
 from milkit.data.targets import is_missing
@@ -293,7 +294,7 @@ def _first(values: Sequence[Any]) -> Any:
 
 
 def _labels(source: FeatureSource) -> dict[str, Any]:
-    labels = getattr(source, "labels", None)
+    labels = labels_of(source)
     return {"label": column_values(np.array(list(labels.values()), np.str_))} if labels else {}
 
 

@@ -66,7 +66,7 @@ def _of_files(source: SlideFiles) -> tuple[Missing, ...]:
     without = [s for s in slides if s.unit == ""]
     if without and source.layout.positions(min(without, key=lambda s: s.length)) is not None:
         why = f"{tool}'s files do not say the unit of positions"
-        found.append(Missing("unit", f"{_some(without, slides)}: {why}", "--unit px, um or grid"))
+        found.append(Missing("unit", f"{_some(without, slides)}: {why}", "--unit px, um, grid or tile_px"))
     elif without:
         found.append(Missing("positions", f"{_some(without, slides)}: {tool}'s files hold none", ""))
     return tuple(found)

@@ -82,6 +82,13 @@ class Store:
         """Number of bags."""
         return len(self.ids)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the files that were packed said of the bags' labels, by id; mostly nothing."""
+        said = self.provenance["extra"]
+        labels = said.get("labels") if isinstance(said, dict) else None
+        return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
+
     def read(self, bag_id: str) -> Bag:
         """One bag, whose arrays are views of the file, not copies.
 

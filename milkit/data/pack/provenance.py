@@ -7,6 +7,7 @@ from operator import add
 from typing import Any
 
 from milkit.data.feature_sets import as_attribute, sets_of
+from milkit.data.features import FeatureSource, Joined
 from milkit.data.pack.journal import Written
 from milkit.data.pack.plan import FACTS, Plan
 from milkit.data.pack.rounding import Rounding
@@ -37,6 +38,9 @@ def provenance_of(plan: Plan, done: Mapping[int, Written], number: int) -> dict[
     extra = {**_first_extra(source), **said, "packed": packed}
     text: dict[str, Any] = json.loads(json.dumps(extra, default=str))
     text.pop("feature_sets", None)
+    labels = labels_of(plan.opened.source)
+    if labels:
+        text["labels"] = {name: labels[name] for name in plan.opened.ids if name in labels}
     attrs = store_attributes(plan.dtype, facts["encoder"], facts["mpp"], facts["tile_um"], facts["tile_px"], text)
     sets = sets_of(source)  # what lies side by side in an instance, of a store of several sets
     return {**attrs, **({"feature_sets": as_attribute(sets)} if sets else {})}
@@ -47,3 +51,9 @@ def _first_extra(source: Mapping[str, Any]) -> dict[str, Any]:
     files = source.get("files") or [source]
     extra = files[0].get("extra") or {}
     return {k: v for k, v in extra.items() if k != "packed"}
+
+
+def labels_of(source: FeatureSource) -> dict[str, str]:
+    """What the files say of the slides' labels, by id; of several stores, of all of them."""
+    parts = {id(s): s for s in source.where.values()}.values() if isinstance(source, Joined) else [source]
+    return {name: label for part in parts for name, label in getattr(part, "labels", {}).items()}
