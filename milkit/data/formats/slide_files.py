@@ -32,6 +32,8 @@ NO_CORNER = (
     "positions are not used: {tool} files hold the centres of tiles ({example}) and not their width; tile_um= gives "
     "it. Models without positions need none"
 )
+FARTHEST = 2.0**40
+"""No position lies beyond this, in whatever unit: slides have some 100,000 pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +144,11 @@ class SlideFiles:
         values = np.asarray(values, np.float64)
         if not np.isfinite(values).all():
             raise DataError(f"{slide.path}: positions of slide {slide.id!r} hold NaN or infinity; make the file anew.")
+        if np.abs(values).max(initial=0) > FARTHEST:
+            raise DataError(
+                f"{slide.path}: positions of slide {slide.id!r} reach {np.abs(values).max():.3g}, beyond any slide; make "
+                "the file anew."
+            )
         if slide.centred:
             width = slide.tile_level0_px or (slide.tile_um / mpp if slide.tile_um and mpp else None)
             if width is None:

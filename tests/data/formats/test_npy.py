@@ -127,3 +127,13 @@ def test_the_recipe_for_pickles_does_what_it_says(folder, features, root):
         warnings.simplefilter("ignore", ResourceWarning)
         exec(recipe, {})
     assert open_features("features").read("s-1").x.tolist() == features(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("far", "message"), [(1e300, r"reach 1e\+300, beyond any slide"), (np.inf, "hold NaN or infin")]
+)
+def test_positions_beyond_any_slide_are_refused(plain, features, far, message):
+    np.savez(plain / "a.npz", features=features(1), coords=np.array([[0, 0], [far, 2], [3, 4]]))
+    for how in ({"unit": "px", "mpp": 0.5}, {"unit": "um"}, {"unit": "grid", "tile_um": 128.0}):
+        with pytest.raises(DataError, match=r"a\.npz: positions of slide 'a' " + message):
+            open_features("f", **how).read("a")
