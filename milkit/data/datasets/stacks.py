@@ -73,7 +73,7 @@ def frames(path: str | Path, *, fps: float | None = None, every: int = 1, id: st
     Raises:
         DataError: no images, images of several sizes, or an array of another shape.
     """
-    path = _there(Path(path).expanduser())
+    path = _there(Path(path).expanduser(), every)
     images = _folder(path, every) if path.is_dir() else _array(path)[::every]
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise DataError(f"{path}: fps is {fps}; expected frames a second, above 0.")
@@ -95,7 +95,7 @@ def slices(path: str | Path, *, axis: int, spacing_mm: float | None = None, ever
     Raises:
         DataError: no volume, an axis it does not have, or a spacing that the file contradicts.
     """
-    path = _there(Path(path).expanduser())
+    path = _there(Path(path).expanduser(), every)
     said: tuple[float, ...] | None = None
     if is_nifti(path):
         volume, said = read_nifti(path)
@@ -114,8 +114,10 @@ def slices(path: str | Path, *, axis: int, spacing_mm: float | None = None, ever
     return Stack(id or path.stem, images, depth, "" if step is None else "um")
 
 
-def _there(path: Path) -> Path:
+def _there(path: Path, every: int) -> Path:
     """The path, if it is a folder or a file on a disk; a pipe would be waited for."""
+    if every < 1:
+        raise DataError(f"every is {every}; expected a whole number, at least 1: one image of so many is taken.")
     if not (path.is_dir() or path.is_file()):
         raise DataError(f"No file or folder at {path}; the folder is {Path.cwd()}.")
     return path

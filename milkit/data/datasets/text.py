@@ -77,7 +77,7 @@ def _table(path: Path, lines: Sequence[tuple[int, str]], bag: str, label: str) -
         row = _cells(path, number, line, separator, len(first))
         names.append(sys.intern(row[b]))
         labels.append(sys.intern(plain(row[y])))
-        values.extend(_number(path, number, row[i]) for i in columns)
+        values.extend(_numbers(path, number, [row[i] for i in columns]))
     if notes and not set(labels) <= {"0", "1"}:
         raise DataError(
             f"{path} looks like UCI's MUSK (names in two columns, then numbers), but its last column is no class 0 "
@@ -118,10 +118,14 @@ def _column(
     )
 
 
-def _number(path: Path, line: int, text: str) -> float:
-    if not _is_number(text):
-        raise DataError(f"{path}: line {line} holds {text!r:.40} where a number is expected.")
-    return float(text)
+def _numbers(path: Path, line: int, cells: Sequence[str]) -> list[float]:
+    try:
+        if "_" not in "".join(cells):  # Python's own notation of long numbers
+            return [float(cell) for cell in cells]
+    except ValueError:
+        pass
+    wrong = next(cell for cell in cells if not _is_number(cell))
+    raise DataError(f"{path}: line {line} holds {wrong!r:.40} where a number is expected.")
 
 
 def _is_number(text: str) -> bool:
@@ -129,4 +133,4 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # Python's own notation of long numbers
+    return "_" not in text

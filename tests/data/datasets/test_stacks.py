@@ -51,6 +51,8 @@ def test_every_second_frame_keeps_its_time(tmp_path):
     assert video.position.tolist() == pytest.approx([0, 0.2, 0.4])
     assert video.id == "v"
     assert frames(tmp_path / "v.npy").position is None
+    with pytest.raises(DataError, match="every is 0"):
+        frames(tmp_path / "v.npy", every=0)
 
 
 def test_shrinking_averages_squares(tmp_path):
