@@ -74,7 +74,7 @@ def frames(path: str | Path, *, fps: float | None = None, every: int = 1, id: st
         DataError: no images, images of several sizes, or an array of another shape.
     """
     path = _there(Path(path).expanduser(), every)
-    images = _folder(path, every) if path.is_dir() else _array(path)[::every]
+    images = _folder(path, every) if path.is_dir() else np.atleast_1d(_array(path))[::every]
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise DataError(f"{path}: fps is {fps}; expected frames a second, above 0.")
     seconds = None if fps is None else np.arange(len(images)) * every / fps
