@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 
 from milkit.data.agree import check_agree
+from milkit.data.formats import stamp
 from milkit.data.formats.header import Header, opened
 from milkit.data.formats.kind import kind_of
 from milkit.data.formats.known import BY_NAME, LAYOUTS, tools
@@ -172,7 +173,18 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     for name in ("h5_files", "pt_files"):
         if (path / name).is_dir():
             return _files(path / name)
+    if below := _below(path):
+        return below, []
     raise DataError(_no_files(path, inside, kinds))
+
+
+def _below(path: Path) -> list[Path]:
+    """The files of folders in a folder, where they are STAMP's: it keeps the folders in which the scans lay."""
+    files = sorted(file for level in ("*/*.h5", "*/*/*.h5") for file in path.glob(level) if file.name[0] != ".")
+    if not files or kind_of(files[0]) != "hdf5":
+        return []
+    with opened(files[0]) as file:
+        return files if stamp.LAYOUT.claims(files[0], file) else []
 
 
 def _may_be(kind: str, path: Path) -> bool:

@@ -46,6 +46,11 @@ def source_of(found: Found, given: Given = Given(), patches: str = "") -> SlideF
         mixed.one("tile", fact, _said(fact))
     tile_px = {slide.tile_px for slide in slides}
     notes = [*found.notes, *mixed.notes, *_without_size(slides, layout)]
+    if len(slides) > 1 and all(slide.length == 1 for slide in slides):
+        notes.append(
+            f"every slide of {len(slides)} has one instance: if these are features of whole slides, no model of bags "
+            "has anything to learn from; give the folder of the tiles' features"
+        )
     if name is None and "encoder" not in mixed.found:
         notes.append(f"the encoder is not known: {layout.tool}'s files do not name it; encoder='...' does")
     provenance: dict[str, Any] = {

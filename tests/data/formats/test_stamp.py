@@ -123,6 +123,20 @@ def test_one_vector_a_slide_or_patient_is_refused(folder, kind, shape):
         open_features("f")
 
 
+def test_the_folders_of_the_scans_are_kept(folder, features):
+    """One folder a slide, as TCGA's scans come; thumbnails lie beside the features."""
+    for i, name in enumerate("ab"):
+        stamp(folder / "uni2" / f"uuid-{9 - i}", name, features(i), ROW_UM)
+        (folder / "uni2" / f"uuid-{9 - i}" / f"{name}.jpg").write_bytes(b"\xff\xd8")
+    stamp(folder / "uni2" / "site" / "uuid-7", "c", features(2), ROW_UM)
+    source = open_features("uni2")
+    assert sorted(source.ids) == ["a", "b", "c"]
+    assert source.read("c").x.tolist() == features(2).tolist()
+    stamp(folder / "uni2" / "uuid-3", "a", features(2), ROW_UM)
+    with pytest.raises(DataError, match=r"Slide 'a' is in uni2/uuid-3/a\.h5 and in uni2/uuid-9/a\.h5"):
+        open_features("uni2")
+
+
 def test_two_extractors_or_tile_sizes_in_one_cohort_are_refused(folder, features):
     stamp(folder / "f", "a", features(1), ROW_UM)
     stamp(folder / "f", "b", features(2), ROW_UM, extractor="virchow2")

@@ -53,6 +53,13 @@ def test_features_may_stand_alone(folder, features):
     assert source.labels == {}
 
 
+def test_one_instance_each_is_said(folder, features):
+    """What encoders of whole slides leave, [1, d], looks like a bag of one."""
+    for i, bag in enumerate("ab"):
+        torchmil(folder / "f", bag, features(i, 1))
+    assert any("every slide of 2 has one instance" in note for note in open_features("f").notes)
+
+
 @pytest.mark.parametrize("xy", [np.zeros((3, 3)), np.zeros((3, 1)), np.arange(3)])
 def test_places_in_a_volume_or_a_video_are_no_positions_on_a_slide(folder, features, xy):
     torchmil(folder / "f", "a", features(1), xy, label=1)
