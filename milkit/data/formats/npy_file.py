@@ -55,12 +55,20 @@ class Npy:
         """Some rows of a matrix, without reading the others."""
         if not numbers:
             return native(np.empty((0, *self.shape[1:]), self.dtype))
+        return native(np.array(self._mapped()[numbers]))
+
+    def columns(self, start: int, stop: int) -> np.ndarray:
+        """Some columns of a matrix, without holding the others."""
+        if not math.prod(self.shape):
+            return native(np.empty((self.shape[0], stop - start), self.dtype))
+        return native(np.array(self._mapped()[:, start:stop], order="C"))
+
+    def _mapped(self) -> np.ndarray:
         with opened(self.path) as file:
             try:
-                whole = np.memmap(file, self.dtype, "r", self.start, self.shape, "F" if self.fortran else "C")
+                return np.memmap(file, self.dtype, "r", self.start, self.shape, "F" if self.fortran else "C")
             except (ValueError, OSError) as error:
                 raise DataError(f"{self.path} changed since it was opened ({error}).") from None
-            return native(np.array(whole[numbers]))
 
 
 def opened(path: Path) -> BinaryIO:

@@ -12,6 +12,9 @@ from milkit.data.formats.guard_hdf5 import EXPANSION, ROOM
 from milkit.data.formats.npy_file import Npy, head, native, opened
 from milkit.errors import DataError
 
+BLOCK = 1 << 18
+"""Bytes that are unpacked at a time."""
+
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
@@ -53,13 +56,14 @@ def values(path: Path, name: str) -> np.ndarray:
         found = _looked_at(archive, path, name)
         with archive.open(f"{name}.npy") as file:
             head(file, path)
-            # a zip's reader stops at the size that its directory states, which was checked
-            raw = bytearray(file.read())
-        count = math.prod(found.shape)
-        if len(raw) < count * found.dtype.itemsize:
+            raw = np.empty(math.prod(found.shape) * found.dtype.itemsize, np.uint8)
+            at = 0
+            while at < len(raw) and (block := file.read(min(BLOCK, len(raw) - at))):
+                raw[at : at + len(block)] = np.frombuffer(block, np.uint8)
+                at += len(block)
+        if at < len(raw):
             raise DataError(f"{path}: array {name!r} holds fewer values than it claims; it is damaged.")
-        flat = np.frombuffer(raw, found.dtype, count)
-    return native(flat.reshape(found.shape, order="F" if found.fortran else "C"))
+    return native(raw.view(found.dtype).reshape(found.shape, order="F" if found.fortran else "C"))
 
 
 def _looked_at(archive: zipfile.ZipFile, path: Path, name: str) -> Npy:

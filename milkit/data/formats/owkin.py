@@ -131,25 +131,33 @@ def told_folder(path: Path, content: None = None) -> tuple[Header, ...]:
     return tuple(replace(told(file)[0], id=file_stem(file.parent.name)) for file in files)
 
 
-def _whole(slide: Header) -> np.ndarray:
-    values = plain.features(replace(slide, width=slide.width + OWN))
-    level = values[:, :1]
-    if len(values) and ((level != level[0]).any() or (values[:, 1:OWN] != np.rint(values[:, 1:OWN])).any()):
+def _own(slide: Header) -> tuple[Npy, np.ndarray]:
+    """The array, and its level, column and row [n, 3].
+
+    Raises:
+        DataError: they are none in some row, or the file changed.
+    """
+    found = npy(slide.path)
+    if found.shape != (slide.length, slide.width + OWN):
+        raise DataError(f"{slide.path} changed since it was opened: {found.shape}.")
+    first = found.columns(0, OWN).astype(np.float64)
+    if len(first) and ((first[:, 0] != first[0, 0]).any() or (first != np.rint(first)).any()):
         raise DataError(
             f"{slide.path}: its first three columns are level, column and row in the rows looked at first, but not in "
             "all; make the file anew."
         )
-    return values
+    return found, first
 
 
 def features(slide: Header) -> np.ndarray:
     """Features [n, d], without level, column and row."""
-    return np.ascontiguousarray(_whole(slide)[:, OWN:])
+    found, _ = _own(slide)
+    return found.columns(OWN, found.shape[1])
 
 
 def positions(slide: Header) -> np.ndarray:
     """Column and row of each tile, [n, 2]."""
-    return np.array(_whole(slide)[:, 1:OWN], np.float64)
+    return _own(slide)[1][:, 1:]
 
 
 _LACKS = {"tile": "Owkin's files do not hold it (its own are 224 px at the stored DeepZoom level); tile_um= gives it"}

@@ -181,12 +181,12 @@ def _checked(path: Path, tensor: "torch.Tensor", *, any_kind: bool = False) -> "
 
 
 def array(tensor: "torch.Tensor") -> np.ndarray:
-    """A copy of a tensor's values, in their own precision; the file is let go of."""
+    """A copy of a tensor's values, in their own precision and row by row; the file is let go of."""
     import torch
 
     if tensor.dtype is torch.bfloat16:
         import ml_dtypes  # comes with jax; light, but seldom needed
 
-        whole = np.array(tensor.contiguous().view(torch.int16).numpy())
+        whole = np.array(tensor.view(torch.int16).numpy(), order="C")
         return whole.view(np.dtype(ml_dtypes.bfloat16))
-    return np.array(tensor.numpy())
+    return np.array(tensor.numpy(), order="C")

@@ -146,8 +146,8 @@ class SlideFiles:
             raise DataError(f"{slide.path}: positions of slide {slide.id!r} hold NaN or infinity; make the file anew.")
         if np.abs(values).max(initial=0) > FARTHEST:
             raise DataError(
-                f"{slide.path}: positions of slide {slide.id!r} reach {np.abs(values).max():.3g}, beyond any slide; make "
-                "the file anew."
+                f"{slide.path}: positions of slide {slide.id!r} reach {np.abs(values).max():.3g}, beyond any slide; "
+                "make the file anew."
             )
         if slide.centred:
             width = slide.tile_level0_px or (slide.tile_um / mpp if slide.tile_um and mpp else None)

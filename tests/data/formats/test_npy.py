@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import tracemalloc
 import warnings
 
 import ml_dtypes
@@ -137,3 +138,23 @@ def test_positions_beyond_any_slide_are_refused(plain, features, far, message):
     for how in ({"unit": "px", "mpp": 0.5}, {"unit": "um"}, {"unit": "grid", "tile_um": 128.0}):
         with pytest.raises(DataError, match=r"a\.npz: positions of slide 'a' " + message):
             open_features("f", **how).read("a")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "owkin"])
+def test_reading_takes_little_more_room_than_the_array(folder, kind):
+    """4 MB of features: the copy that is returned, finiteness, and a megabyte of slack."""
+    x = np.random.default_rng(0).normal(size=(1000, 1003)).astype(np.float32)
+    (folder / "f" / "a").mkdir(parents=True)
+    if kind == "owkin":
+        x[:, :3] = np.stack([np.full(1000, 16), np.arange(1000), np.arange(1000)], 1)
+        np.save(folder / "f" / "a" / "features.npy", x)
+    elif kind == "npz":
+        np.savez(folder / "f" / "a.npz", features=x)
+    else:
+        np.save(folder / "f" / "a.npy", x)
+    source = open_features("f")
+    tracemalloc.start()
+    source.read("a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.25 * x.nbytes + 2**20
