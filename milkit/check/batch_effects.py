@@ -81,16 +81,21 @@ def _with_label(e: Evidence, cells: np.ndarray, known: np.ndarray) -> tuple[floa
     use = known & (e.label.y >= 0)
     if use.sum() < 8:
         return 0.0, 1.0
-    # slides of a patient that say the same count once
-    rows = np.flatnonzero(use)
-    told = [f"{e.table.patient[i]}\0{e.label.y[i]}\0{cells[i]}" for i in rows]
-    first = rows[np.unique(told, return_index=True)[1]]
+    first = _counted_once(e, np.flatnonzero(use), cells)
     _, a = np.unique(cells[first], return_inverse=True)
     _, b = np.unique(e.label.y[first], return_inverse=True)
     v = cramers_v(a, b)
     rng = np.random.default_rng(0)
     as_high = sum(cramers_v(a, rng.permutation(b)) >= v - 1e-12 for _ in range(PERMUTATIONS))
     return v, (1 + as_high) / (1 + PERMUTATIONS)
+
+
+def _counted_once(e: Evidence, rows: Int64[np.ndarray, " r"], cells: np.ndarray) -> Int64[np.ndarray, " k"]:
+    """One row a patient where all slides of each patient say the same; else all rows."""
+    assert e.label is not None
+    said = {(e.table.patient[i], int(e.label.y[i]), cells[i]) for i in rows}
+    first = np.unique(e.table.patient[rows], return_index=True)[1]
+    return rows[first] if len(said) == len(first) else rows
 
 
 def _features_tell(e: Evidence, cells: np.ndarray, known: np.ndarray) -> tuple[float, float, float] | None:

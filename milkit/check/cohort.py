@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from milkit.check import balance, batch_effects, copies, file_labels, ids, label_column, roles, scaler, values
+from milkit.check import (
+    balance,
+    batch_effects,
+    copies,
+    file_labels,
+    ids,
+    label_column,
+    roles,
+    scaler,
+    values,
+)
 from milkit.check.evidence import Evidence, batch_columns, label_of
 from milkit.check.finding import Finding, by_severity, finding, plural
 from milkit.check.folds import Folds, of_table, read_folds
@@ -25,6 +35,7 @@ LOOKS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     copies.look,
     label_column.look,
     file_labels.look,
+    size_label.look,
     scaler.look,
     values.look,
     balance.look,
@@ -184,23 +195,30 @@ def _gathered(e: Evidence, source: FeatureSource, tick: Callable[[int], None]) -
     )
 
 
+def _parts(source: FeatureSource) -> list[FeatureSource]:
+    """The sources that a source is made of."""
+    where = getattr(source, "where", None)
+    return list({id(part): part for part in where.values()}.values()) if isinstance(where, Mapping) else [source]
+
+
 def _file_labels(source: FeatureSource) -> dict[str, str]:
-    labels = getattr(source, "labels", None)
-    extra = source.provenance.get("extra") if isinstance(source.provenance, Mapping) else None
-    if not labels and isinstance(extra, Mapping):
-        labels = extra.get("labels")
-    return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, Mapping) else {}
+    """Label of each slide, as far as the files state them."""
+    found: dict[str, str] = {}
+    for part in _parts(source):
+        labels = getattr(part, "labels", None)
+        if isinstance(labels, Mapping):
+            found |= {str(name): str(label) for name, label in labels.items()}
+    return found
 
 
 def _encoders(source: FeatureSource) -> dict[str, str]:
-    """Encoder of each slide, where the source is made of files that differ in it."""
-    parts = getattr(source, "where", None)
-    if isinstance(parts, Mapping):
-        return {str(name): str(part.provenance.get("encoder") or "") for name, part in parts.items()}
-    headers = getattr(source, "headers", None)
-    if isinstance(headers, Mapping):
-        return {str(name): str(getattr(header, "encoder", "") or "") for name, header in headers.items()}
-    return {}
+    """Encoder of each slide, as far as the files state it."""
+    found: dict[str, str] = {}
+    for part in _parts(source):
+        slides = getattr(part, "slides", {})
+        whole = str(part.provenance.get("encoder") or "")
+        found |= {str(name): str(getattr(slides.get(name), "encoder", "") or whole) for name in part.ids}
+    return found
 
 
 def _unasked(e: Evidence) -> list[Finding]:

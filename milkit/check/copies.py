@@ -45,12 +45,14 @@ def look(e: Evidence) -> list[Finding]:
         ),
     ]
     if faint:
+        across = [p for p in faint if _across(e, p)] if not (common or nature) else []
         found.append(
             finding(
                 "repeated_rows",
-                "note",
-                [_said(e, p, "") for p in faint],
-                f"{plural(len(faint), 'pair')} of bags share one or two equal instances",
+                "warning" if across else "note",
+                [_said(e, p, _across(e, p)) for p in across or faint],
+                f"{plural(len(across or faint), 'pair')} of bags share one or two equal instances"
+                + (", in two roles of a split" if across else ""),
                 "Nothing, if these are blank tiles.",
                 "too few to tell chance from a copy",
             )

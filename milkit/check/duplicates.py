@@ -29,6 +29,8 @@ ROWS = 3
 """Rows that two bags must share before a part is called copied: one or two may be alike by chance."""
 SHARE = 0.5
 """Of a bag's rows, to be called the same slide."""
+SMALL = 0.4
+"""Of a bag's rows, equal to the bit elsewhere, to be called copied where the bag has too few for `ROWS`."""
 WIDESPREAD = 0.2
 """Of all bags: where more than this part of bags of counts share rows, shared rows are the nature of the data."""
 
@@ -40,6 +42,7 @@ class Pair:
     Attributes:
         first, second: numbers of the bags, first < second.
         equal: rows equal to the bit, of all rows; scaled up where hashes were let go.
+        part_equal: `equal` over the instances of the smaller bag.
         near: rows matched by their sketches, of those kept.
         share, least: part of the larger and of the smaller bag's kept rows that are matched.
         close: rows that lie nearer than `COPY`.
@@ -49,6 +52,7 @@ class Pair:
     first: int
     second: int
     equal: int = 0
+    part_equal: float = 0.0
     near: int = 0
     share: float = 0.0
     least: float = 0.0
@@ -64,7 +68,7 @@ class Pair:
     @property
     def part(self) -> bool:
         """Whether a part of one bag stands in the other."""
-        return self.equal >= ROWS or self.close >= ROWS
+        return self.equal >= ROWS or self.close >= ROWS or self.part_equal >= SMALL
 
 
 def alike(g: Gathered) -> tuple[list[Pair], int]:
@@ -77,18 +81,10 @@ def alike(g: Gathered) -> tuple[list[Pair], int]:
     for key in sorted(set(equal) | set(near) | same):
         a, b = key
         matched, close = near.get(key, (0, 0))
-        pairs.append(
-            Pair(
-                a,
-                b,
-                equal.get(key, 0),
-                matched,
-                matched / max(1, kept[a], kept[b]),
-                matched / max(1, min(kept[a], kept[b])),
-                close,
-                key in same,
-            )
-        )
+        shared = equal.get(key, 0)
+        part = shared / max(1, int(min(g.finite[a], g.finite[b])))
+        larger, smaller = max(1, kept[a], kept[b]), max(1, min(kept[a], kept[b]))
+        pairs.append(Pair(a, b, shared, part, matched, matched / larger, matched / smaller, close, key in same))
     return pairs, common
 
 

@@ -13,7 +13,10 @@ from milkit.data.targets import is_missing
 from milkit.data.where import did_you_mean
 from milkit.errors import CohortError
 
-LABEL_NAMES = ("label", "target", "class", "y", "diagnosis", "outcome", "event")
+LABEL_NAMES = (
+    "label", "labels", "target", "class", "y", "diagnosis", "outcome", "event", "status", "response", "subtype",
+    "grade",
+)  # fmt: skip
 MOST_CLASSES = 20
 BATCH_NAMES = (
     "site", "hospital", "centre", "center", "institution", "lab", "scanner", "scanner_model", "vendor", "stain",
@@ -83,7 +86,8 @@ def label_of(table: CohortTable, column: str, taken: Sequence[str]) -> Label | N
 
     Args:
         table: one row a slide.
-        column: where the labels stand; "" takes the only column that is called like one (`LABEL_NAMES`).
+        column: where the labels stand; "" takes the first that is called like one (`LABEL_NAMES`), else the only column
+            left that holds two to ten classes.
         taken: columns that are ids.
 
     Raises:
@@ -96,7 +100,7 @@ def label_of(table: CohortTable, column: str, taken: Sequence[str]) -> Label | N
         )
     if not column:
         known = {name.strip().lower(): name for name in table.columns if name not in taken}
-        column = next((known[name] for name in LABEL_NAMES if name in known), "")
+        column = next((known[name] for name in LABEL_NAMES if name in known), "") or _only_classes(table, taken)
     if not column:
         return None
     cells = table.columns[column]
@@ -109,6 +113,19 @@ def label_of(table: CohortTable, column: str, taken: Sequence[str]) -> Label | N
     index = {name: i for i, name in enumerate(names)}
     y = np.array([index[cell] if known_ else -1 for cell, known_ in zip(cells.tolist(), filled, strict=True)], np.int64)
     return Label(column, tuple(names), y, cells)
+
+
+def _only_classes(table: CohortTable, taken: Sequence[str]) -> str:
+    """The only column that could be a label: two to ten classes, and neither an id nor about splits or scanning."""
+    could = []
+    for name, cells in table.columns.items():
+        plain = name.strip().lower().replace(" ", "_").replace("-", "_")
+        about_splits = plain in ("split", "fold", "role", "set") or plain.startswith(("fold_", "split_"))
+        if name not in taken and not about_splits and plain not in (*BATCH_NAMES, "sex", "gender", "age"):
+            classes = set(cells[~is_missing(cells)].tolist())
+            if 2 <= len(classes) <= min(10, len(cells) // 3):
+                could.append(name)
+    return could[0] if len(could) == 1 else ""
 
 
 def _numbers(cells: np.ndarray, filled: np.ndarray) -> np.ndarray | None:

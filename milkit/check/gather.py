@@ -34,6 +34,7 @@ class Gathered:
         broken: rows of each bag that hold NaN or infinity, int64 [B].
         broken_columns: values of each column that are NaN or infinite, int64 [d].
         zero_rows: rows of each bag that are all zero, int64 [B].
+        distinct: distinct rows of each bag, int64 [B].
         digest: of a bag's rows in any order, uint64 [B].
         hashes, hash_bag: row hashes and their bags, those below `limit`.
         limit: hashes above it were let go.
@@ -56,6 +57,7 @@ class Gathered:
     broken: Int64[np.ndarray, " B"]
     broken_columns: Int64[np.ndarray, " d"]
     zero_rows: Int64[np.ndarray, " B"]
+    distinct: Int64[np.ndarray, " B"]
     digest: UInt64[np.ndarray, " B"]
     mpp: Float64[np.ndarray, " B"]
     tile_um: Float64[np.ndarray, " B"]
@@ -117,6 +119,7 @@ def _empty(ids: tuple[str, ...], b: int, d: int) -> Gathered:
         nan.copy(),
         zeros.copy(),
         np.zeros(d, np.int64),
+        zeros.copy(),
         zeros.copy(),
         np.zeros(b, np.uint64),
         nan.copy(),
@@ -197,6 +200,7 @@ class _Pass:
         h = self.sketcher.hashes(x)
         with np.errstate(over="ignore"):
             self.out.digest[i] = h.sum(dtype=np.uint64)
+        self.out.distinct[i] = len(np.unique(h))
         low = h[h <= self.limit]
         self.hashes.append((low, i))
         self.held += len(low)

@@ -66,14 +66,15 @@ def look(e: Evidence) -> list[Finding]:
             finding(
                 "label_column",
                 "error",
-                [f"column {j} ({why[j]})" for j in perfect],
+                [f"column {j} (no. {j + 1}; {why[j]})" for j in perfect],
                 f"{plural(len(perfect), 'feature column')} (of {len(best)}, from 0) that hold {e.label.column!r}",
                 "Drop the column from the features and extract the store anew; every number made with it is void.",
                 f"chance reaches AUROC {columns.chance:.2f} (95 % of {PERMUTATIONS} permutations, best column); no "
                 "feature of an instance is so",
             )
         )
-    near = [j for j in order.tolist() if j not in why and best[j] >= NEAR_PERFECT and _two_values(e)[j]]
+    least = max(NEAR_PERFECT, columns.chance)
+    near = [j for j in order.tolist() if j not in why and best[j] > least and _two_values(e)[j]]
     if near:
         found.append(
             finding(
@@ -116,7 +117,7 @@ def judge(
     dealt = np.stack([y, *(rng.permutation(y) for _ in range(PERMUTATIONS))])
     tops, best = np.zeros(PERMUTATIONS), []
     for values in pooled:
-        reached = _aurocs(values, dealt)
+        reached = aurocs(values, dealt)
         best.append(reached[0])
         tops = np.maximum(tops, reached[1:].max(1))
     labelled = bag_y >= 0
@@ -125,13 +126,13 @@ def judge(
     row_y[0, labelled] = bag_y[labelled]
     for p in range(PERMUTATIONS):
         row_y[p + 1, labelled] = rng.permutation(bag_y[labelled])
-    single = _aurocs(rows[keep], row_y[:, row_bag[keep]])
+    single = aurocs(rows[keep], row_y[:, row_bag[keep]])
     return Columns(
         np.stack(best), float(np.quantile(tops, 0.95)), single[0], float(np.quantile(single[1:].max(1), 0.95))
     )
 
 
-def _aurocs(values: Float[np.ndarray, "r d"], dealt: Int64[np.ndarray, "p r"]) -> Float[np.ndarray, "p d"]:
+def aurocs(values: Float[np.ndarray, "r d"], dealt: Int64[np.ndarray, "p r"]) -> Float[np.ndarray, "p d"]:
     """Best over classes of max(AUROC, 1 - AUROC) of every column, for each deal of the labels."""
     classes = [c for c in range(int(dealt.max()) + 1) if (dealt[0] == c).sum() >= FEWEST]
     classes = classes[:1] if len(classes) == 2 and int(dealt.max()) == 1 else classes  # the other is its mirror

@@ -1,5 +1,6 @@
 """A patient, a slide or a site that stands on both sides of a split."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from milkit.check.folds import ROLES, Roles
 
 EVIDENT = 1e-3
 """Chance below which sites that stand whole are taken to be meant so."""
+
+_BARCODE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?=-|$)", re.IGNORECASE)
 
 
 def look(e: Evidence) -> list[Finding]:
@@ -39,6 +42,12 @@ def _slides(e: Evidence) -> list[Finding]:
 def _patients(e: Evidence) -> list[Finding]:
     patient = e.table.patient if "patient" in e.table.used else _told(e)
     items = _crossing(e.folds.splits, patient, e.table.slide)
+    sure = "certain: the patient ids are equal"
+    if not items and "patient" not in e.table.used:
+        barcodes = [_BARCODE.match(name) for name in e.table.slide.tolist()]
+        patient = np.array([m.group() if m else s for m, s in zip(barcodes, e.table.slide.tolist(), strict=True)])
+        items = _crossing(e.folds.splits, patient, e.table.slide)
+        sure = "likely: the slide ids are TCGA barcodes, whose first twelve characters name the patient"
     if not items:
         return []
     return [
@@ -48,7 +57,7 @@ def _patients(e: Evidence) -> list[Finding]:
             [f"{name} {how}" for name, how in items.items()],
             f"{plural(len(items), 'patient')} with slides in two roles of one split",
             "Keep all slides of a patient in one role: draw the folds by patient, or move these slides.",
-            "certain: the patient ids are equal",
+            sure,
         )
     ]
 
@@ -112,8 +121,6 @@ def _spelled(e: Evidence) -> list[Finding]:
 
 
 def _plain(name: str) -> str:
-    import re
-
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[\s_\-]+", "", name.casefold()))
 
 

@@ -10,6 +10,7 @@ FAR = 6.0
 """Robust z score (median and 1.4826 x MAD of logarithms) beyond which a bag is far off; a normal law passes it once in
 500 million. The MAD counts as at least `LEAST`, so that cohorts of equal bags are not judged by their last tile."""
 LEAST = 0.1
+REPEATED = 0.2
 ALONE = 10.0
 """So many times beyond the next bag is far off too, however widely the others spread."""
 
@@ -93,6 +94,18 @@ def _empty(e: Evidence) -> list[Finding]:
                 f"instances that are all zero in {plural(len(zero), 'bag')}",
                 "These tiles were padded or failed; extract them again or drop them.",
                 "certain: counted",
+            )
+        )
+    again = np.flatnonzero(g.usable & (g.finite >= 8) & (g.distinct < (1 - REPEATED) * g.finite) & (g.zero_rows == 0))
+    if len(again):
+        found.append(
+            finding(
+                "repeated_tiles",
+                "warning",
+                [f"{g.ids[i]} ({g.distinct[i]} distinct of {g.finite[i]} instances)" for i in again.tolist()],
+                f"{plural(len(again), 'bag')} with more than {REPEATED:.0%} of instances repeated to the bit",
+                "Look at these slides: tiles written twice, or an extraction that failed (all tiles alike).",
+                "certain: equal to the bit",
             )
         )
     return found

@@ -131,7 +131,7 @@ def test_hashes_let_go_are_let_go_in_all_bags_alike(monkeypatch):
 def test_aurocs_are_those_of_scikit_learn():
     rng = np.random.default_rng(6)
     values, y = rng.integers(0, 6, size=(50, 4)).astype(float), rng.integers(0, 2, 50)
-    found = label_column._aurocs(values, y[None])[0]
+    found = label_column.aurocs(values, y[None])[0]
     expected = [roc_auc_score(y, values[:, j]) for j in range(4)]
     np.testing.assert_allclose(found, [max(a, 1 - a) for a in expected])
 
