@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--only", type=int, help="repeat one input, in this process")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
         if options.only is not None:
             print(*one(bench, options.seed, options.only, root / "case", Watch(root / "outside")), sep="\n")
             return
-        found = run(bench, options.seed, options.inputs)
+        found = side_by_side(bench, options.seed, options.inputs, options.jobs)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     text = json.dumps(found, indent=1)
@@ -61,52 +62,79 @@ def main() -> None:
     sys.exit(1 if found["failures"] else 0)
 
 
-def run(bench: Bench, seed: int, inputs: int) -> dict[str, Any]:
-    """All inputs of a seed; JSON-able."""
+def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int) -> dict[str, Any]:
+    """All inputs of a seed, shared out among processes; JSON-able."""
+    begun = time.monotonic()
+    parts = [(inputs * i // jobs, inputs * (i + 1) // jobs) for i in range(jobs)]
+    processes = []
+    for start, stop in parts:
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                (bench.root / f"part{start}.json").write_text(json.dumps(run(bench, seed, start, stop)))
+                status = 0
+            finally:
+                os._exit(status)
+        processes.append(process)
+    ended = [os.waitpid(process, 0)[1] for process in processes]
+    if any(ended):
+        raise RuntimeError(f"the fuzzer itself failed: {ended}")
+    found = [json.loads((bench.root / f"part{start}.json").read_text()) for start, _ in parts]
     counts: Counter[tuple[str, str]] = Counter()
-    failures: list[dict[str, Any]] = []
-    most, slowest, begun, number = 0, 0.0, time.monotonic(), 0
-    while number < inputs:
-        stop = min(number + BATCH, inputs)
-        said, ended, last = _forked(bench, seed, number, stop)
-        if said is None:  # what came before the crash is done again, without it
-            if last > number:
-                done, _, _ = _forked(bench, seed, number, last)
-                said = done
-            layout = bench.layouts[last % len(bench.layouts)]
-            failures.append({"number": last, "layout": layout, "outcome": ended[0], "what": ended[1]})
-            counts[layout, ended[0]] += 1
-            stop = last + 1
-        for layout, outcome, count in (said or {}).get("counts", []):
-            counts[layout, outcome] += count
-        failures += (said or {}).get("failures", [])
-        most = max(most, (said or {}).get("memory", 0))
-        slowest = max(slowest, (said or {}).get("seconds", 0.0))
-        number = stop
-        if number % (25 * BATCH) == 0:
-            print(f"{number:,} inputs, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
+    for part in found:
+        counts.update({(layout, outcome): count for layout, outcome, count in part["counts"]})
     seconds = time.monotonic() - begun
     return {
-        "command": f"python -m benchmarks.fuzz_readers --inputs {inputs} --seed {seed}",
+        "command": f"python -m benchmarks.fuzz_readers --inputs {inputs} --seed {seed} --jobs {jobs}",
         "inputs": sum(counts.values()),
         "seed": seed,
         "outcomes": {outcome: sum(n for (_, o), n in counts.items() if o == outcome) for outcome in OUTCOMES},
         "layouts": {la: {o: counts[la, o] for o in OUTCOMES if counts[la, o]} for la in bench.layouts},
-        "most_memory_bytes": most,
-        "slowest_seconds": round(slowest, 2),
+        "most_memory_bytes": max(part["memory"] for part in found),
+        "slowest_seconds": round(max(part["seconds"] for part in found), 2),
         "inputs_per_second": round(inputs / seconds, 1),
-        "failures": failures[:200],
+        "failures": [failure for part in found for failure in part["failures"]][:200],
         "hdf5": h5py.version.hdf5_version,
         "h5py": h5py.__version__,
         "machine": machine(),
     }
 
 
+def run(bench: Bench, seed: int, start: int, stop: int) -> dict[str, Any]:
+    """Some inputs, batch by batch; JSON-able."""
+    counts: Counter[tuple[str, str]] = Counter()
+    failures: list[dict[str, Any]] = []
+    most, slowest, begun, number = 0, 0.0, time.monotonic(), start
+    while number < stop:
+        last = min(number + BATCH, stop)
+        said, ended, at = _forked(bench, seed, number, last)
+        if said is None:  # what came before the crash is done again, without it
+            if at > number:
+                said, _, _ = _forked(bench, seed, number, at)
+            layout = bench.layouts[at % len(bench.layouts)]
+            failures.append({"number": at, "layout": layout, "outcome": ended[0], "what": ended[1]})
+            counts[layout, ended[0]] += 1
+            last = at + 1
+        for layout, outcome, count in (said or {}).get("counts", []):
+            counts[layout, outcome] += count
+        failures += (said or {}).get("failures", [])
+        most = max(most, (said or {}).get("memory", 0))
+        slowest = max(slowest, (said or {}).get("seconds", 0.0))
+        number = last
+        if (number - start) % (10 * BATCH) == 0:
+            print(f"{number - start:,} inputs, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
+            for failure in failures[-3:]:
+                print(" ", json.dumps(failure), flush=True)
+    named = [[layout, outcome, count] for (layout, outcome), count in counts.items()]
+    return {"counts": named, "failures": failures, "memory": most, "seconds": slowest}
+
+
 def _forked(bench: Bench, seed: int, start: int, stop: int) -> tuple[dict[str, Any] | None, tuple[str, str], int]:
     """A batch in a process of its own: what it found (None if it died), how it ended, the last input it began."""
     shared = mmap.mmap(-1, 16)
     shared.write(struct.pack("qd", start, time.monotonic()))
-    out = bench.root / "said.json"
+    out = bench.root / f"said{os.getpid()}.json"
     out.unlink(missing_ok=True)
     process = os.fork()
     if process == 0:
