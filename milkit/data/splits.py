@@ -12,12 +12,17 @@ from milkit.errors import CohortError
 
 ROLE_NAMES = {
     "train": "train",
+    "training": "train",
     "val": "validation",
+    "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
     "tune": "validation",
     "test": "test",
 }
 """Words for roles in a table, in any case; an empty cell takes no part."""
+ROLE_WORDS = "train, val, test (or training, valid, validation, dev, tune)"
+"""The same in messages."""
 _NUMBERED = re.compile(r"fold_(\d+)", re.IGNORECASE)
 FOLD_COLUMNS = "fold_*"
 
@@ -96,7 +101,7 @@ def _roles(cells: np.ndarray, column: str, where: Where) -> np.ndarray:
     if wrong:
         raise CohortError(
             f"{where.file}: column {column!r} is {_said(cells[wrong])} in {where.rows(wrong)}; expected "
-            f"{', '.join(ROLE_NAMES)}, or in all rows the number of the fold in which a slide is tested. Correct "
+            f"{ROLE_WORDS}, or in all rows the number of the fold in which a slide is tested. Correct "
             "the cell, or load with split='-' to use no given split."
         )
     return np.array(roles, "U10")

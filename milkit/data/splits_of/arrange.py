@@ -48,7 +48,9 @@ def numbered(files: Sequence[Sequence[Draft]], whole: bool) -> tuple[NamedSplit,
     for drafts in series:
         repeat = 1 + max((split.repeat for split in splits), default=-1)
         if all(draft.key is not None for draft in drafts):
-            splits += [draft.numbered(*draft.key) for draft in drafts if draft.key is not None]
+            splits += [
+                draft.numbered(draft.key[0] + repeat, *draft.key[1:]) for draft in drafts if draft.key is not None
+            ]
         elif is_partition(drafts):
             splits += [draft.numbered(repeat, fold) for fold, draft in enumerate(drafts)]
         else:

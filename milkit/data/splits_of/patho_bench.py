@@ -7,17 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from milkit.data.splits_of.columns import FOLD, PATIENT, a_column_a_fold, id_column, table_in
+from milkit.data.splits_of.columns import table_in
 from milkit.data.splits_of.named import Draft, SplitFile, SplitLayout
+from milkit.data.splits_of.rows import PATIENT, RowColumns, a_column_a_fold, fold_columns
 
 CONFIG = "config.yaml"
 _MOST = 1 << 20  # bytes of a config.yaml; theirs have some hundred
-
-
-def fold_columns(header: Sequence[str]) -> list[str]:
-    """The columns fold_0, fold_1, ..., by number."""
-    found = [(int(match[1]), name) for name in header if (match := FOLD.fullmatch(name))]
-    return [name for _, name in sorted(found)]
 
 
 def _claims(file: SplitFile) -> bool:
@@ -25,12 +20,12 @@ def _claims(file: SplitFile) -> bool:
 
 
 def _read(file: SplitFile) -> Sequence[Draft]:
-    name, of, patient = id_column(file.header)
-    drafts = a_column_a_fold(file, of, name, fold_columns(file.header), patient)
+    case = next(c for c in PATIENT if c in file.header)
+    drafts = a_column_a_fold(file, RowColumns("slide_id", "slide", case), fold_columns(file.header))
     column = _task_column(file)
     if column in file.header:
         table = table_in(file)
-        at, ids = file.header.index(column), file.header.index(name)
+        at, ids = file.header.index(column), file.header.index("slide_id")
         labels = {row[ids].strip(): row[at].strip() for row in table.rows}
         for draft in drafts:
             draft.labels.update({known: labels[known] for known in draft.parts if labels[known]})

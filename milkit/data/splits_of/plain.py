@@ -1,37 +1,54 @@
-"""A researcher's own table: ids, and a column split, a column fold, both, or the columns fold_0, fold_1, ..."""
+"""A researcher's own table: a row an id, and its part, the fold that tests it, both, or a column a fold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from milkit.data.splits_of.columns import (
+from milkit.data.splits_of.columns import is_empty, table_in
+from milkit.data.splits_of.named import Draft, SplitFile, SplitLayout, role_of
+from milkit.data.splits_of.rows import (
     a_cell_names_the_part,
     a_column_a_fold,
+    fold_columns,
     id_column,
-    is_empty,
-    table_in,
     the_fold_that_tests,
 )
-from milkit.data.splits_of.named import Draft, SplitFile, SplitLayout, role_of
-from milkit.data.splits_of.patho_bench import fold_columns
+
+PART = ("role", "split", "set", "subset", "part", "partition", "phase")
+REPEAT = ("repeat", "repetition", "rep")
+FOLDS = ("fold", "fold_id")
+INNER = ("inner", "inner_fold")
 
 
 def _claims(file: SplitFile) -> bool:
     header = file.header
-    return bool(id_column(header)[0]) and ("split" in header or "fold" in header or bool(fold_columns(header)))
+    return id_column(header) is not None and (any(c in header for c in (*PART, *FOLDS)) or bool(fold_columns(header)))
 
 
 def _read(file: SplitFile) -> Sequence[Draft]:
     header = file.header
-    name, of, patient = id_column(header)
+    columns = id_column(header)
+    if columns is None:
+        return []
     if folds := fold_columns(header):
-        return a_column_a_fold(file, of, name, folds, patient)
-    if "split" in header:
-        fold = "fold" if "fold" in header else ""
-        return a_cell_names_the_part(file, of, name, "split", fold=fold, patient=patient)
-    at = header.index("fold")
+        return a_column_a_fold(file, columns, folds)
+    part, fold = _first(header, PART), _first(header, FOLDS)
+    if part and not fold and _are_numbers(file, part):
+        part, fold = "", part
+    if fold and not part and not _are_numbers(file, fold):
+        part, fold = fold, ""
+    columns = replace(columns, part=part, fold=fold, repeat=_first(header, REPEAT), inner=_first(header, INNER))
+    return a_cell_names_the_part(file, columns) if part else the_fold_that_tests(file, columns)
+
+
+def _first(header: Sequence[str], names: Sequence[str]) -> str:
+    return next((name for name in names if name in header), "")
+
+
+def _are_numbers(file: SplitFile, column: str) -> bool:
+    """No cell names a part: what is no number either is then a mistyped one."""
+    at = file.header.index(column)
     filled = [row[at].strip().lower() for row in table_in(file).rows if not is_empty(row[at])]
-    if any(map(role_of, filled)):
-        return a_cell_names_the_part(file, of, name, "fold", patient=patient, word="fold")
-    return the_fold_that_tests(file, of, name, "fold", patient)
+    return not any(map(role_of, filled)) and any(cell[:1].isdigit() for cell in filled)
 
 
 LAYOUT = SplitLayout(
@@ -39,5 +56,5 @@ LAYOUT = SplitLayout(
     _claims,
     _read,
     whole=True,
-    spoken="a table with slide_id or patient_id, and a column split, fold, or fold_0, fold_1, ...",
+    spoken="a table with slide_id or patient_id, and a column split, fold, both (and repeat), or fold_0, fold_1, ...",
 )

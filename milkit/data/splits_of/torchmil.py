@@ -6,8 +6,9 @@ References:
 
 from collections.abc import Sequence
 
-from milkit.data.splits_of.columns import INDEX, a_cell_names_the_part
+from milkit.data.splits_of.columns import INDEX
 from milkit.data.splits_of.named import Draft, SplitFile, SplitLayout
+from milkit.data.splits_of.rows import RowColumns, a_cell_names_the_part
 
 
 def _claims(file: SplitFile) -> bool:
@@ -15,7 +16,7 @@ def _claims(file: SplitFile) -> bool:
 
 
 def _read(file: SplitFile) -> Sequence[Draft]:
-    return a_cell_names_the_part(file, "unknown", "bag_name", "split")
+    return a_cell_names_the_part(file, RowColumns("bag_name", "unknown", part="split"))
 
 
 LAYOUT = SplitLayout(

@@ -274,7 +274,7 @@ WRONG = {
     "a key twice": ("a.json", '{"train_names": ["a"], "train_names": []}', "not valid JSON .a key is given twice"),
     "half a split": ("a.json", '{"splits": [{"train_patients": ["a"]}]}', r"splits\[0\]: expected train_patients"),
     "no row": ("a.csv", ",train,val,test\n", "a.csv: the table has a header but no row"),
-    "no such part": ("a.csv", "bag_name,split\na,learn\n", "a.csv, line 2: split is 'learn'; expected one of train"),
+    "no such part": ("a.csv", "bag_name,split\na,learn\n", "a.csv, line 2: split is 'learn'; expected train, val"),
     "no such fold": ("a.csv", "sample_id,split,fold\na,train,-1\n", "a.csv, line 2: fold is '-1'; expected a whole"),
     "a part in a fold": ("a.csv", "slide_id,case_id,fold_0\na,p,tarin\n", "a.csv, line 2, column 'fold_0': 'tarin'"),
     "a nameless slide": ("a.csv", "slide_id,split\n,train\n", "a.csv, line 2: no id in column 'slide_id'"),
@@ -310,7 +310,7 @@ def test_folders_that_do_not_hold_one_plan(tmp_path, eight):
         read_splits(tmp_path / "own")
     with pytest.raises(ProtocolError, match="No folds file at"):
         read_splits(tmp_path / "nowhere")
-    with pytest.raises(ProtocolError, match="No folds file at .*none.csv"):
+    with pytest.raises(ProtocolError, match=r"No folds file at .*none\.csv"):
         read_splits([tmp_path / "own" / "folds0.csv", tmp_path / "none.csv"])
 
 

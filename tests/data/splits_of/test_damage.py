@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from split_files import acmil, clam, mil_baseline, patho_bench, soma, stamp, torchmil, transmil
 
-from milkit.data.splits_of import columns, read_splits
+from milkit.data.splits_of import read_splits, rows
 from milkit.errors import ProtocolError
 
 ONE = {"train": ["s0", "s1", "s2", "s3"], "val": ["s4", "s5"], "test": ["s6", "s7"]}
@@ -62,7 +62,7 @@ def test_a_damaged_file_gives_splits_or_an_error_in_words(tool, tmp_path):
 
 
 def test_a_column_of_numbers_that_are_no_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "MOST_ENTRIES", 100)
+    monkeypatch.setattr(rows, "MOST_ENTRIES", 100)
     path = tmp_path / "t.csv"
     path.write_text("slide_id,fold\n" + "".join(f"s{i},{i}\n" for i in range(11)))
     with pytest.raises(ProtocolError, match="column 'fold' holds 11 numbers in 11 rows, too many for folds"):

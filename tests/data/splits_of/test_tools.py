@@ -241,6 +241,15 @@ PLAIN = {
     "fold columns": (
         "slide_id,fold_1,fold_0\ns0,test,train\ns1,train,test\ns2,,val\n", "slide", [([0], [2], [1]), ([1], [], [0])]
     ),
+    "repeats and folds": (
+        "slide_id,repeat,fold,role\ns0,0,0,train\ns1,0,0,test\ns0,1,0,test\ns1,1,0,dev\n", "slide",
+        [([0], [], [1]), ([], [1], [0])],
+    ),
+    "repeats and the fold that tests": (
+        "id,repeat,fold\ns0,0,0\ns1,0,1\ns0,1,1\ns1,1,0\n", "unknown",
+        [([1], [], [0]), ([0], [], [1]), ([0], [], [1]), ([1], [], [0])],
+    ),
+    "a split column of numbers": ("bag_id,split\ns0,1\ns1,2\n", "slide", [([1], [], [0]), ([0], [], [1])]),
     "a fold column of roles": ("slide_id,fold\ns0,train\ns1,test\n", "slide", [([0], [], [1])]),
 }  # fmt: skip
 
