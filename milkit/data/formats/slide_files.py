@@ -85,6 +85,7 @@ class SlideFiles:
         about = {"tool": self.layout.tool, "example": str(without[0].path)}
         magnification = self.provenance.get("level0_magnification")
         why = f", only a rounded level0_magnification of {_or(magnification)}" if magnification is not None else ""
+        why += f" ({self.layout.lacks['mpp']})" if "mpp" in self.layout.lacks else ""
         note = {
             "px": NO_MPP.format(**about, why=why),
             "grid": NO_STEP.format(**about, step="columns and rows", needs="tile_um="),
