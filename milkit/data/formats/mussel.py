@@ -93,7 +93,8 @@ LAYOUT = Layout(
     positions=coords_of("coords"),
     sample=sample_of("features"),
     lacks={
-        "tile": "no attribute patch_size of coords at level 0, or an mpp that mussel assumed; tile_um= or mpp= helps"
+        "tile": "no attribute patch_size of coords at level 0; tile_um= gives it",
+        "mpp": "native_mpp is absent, or mussel assumed it (mpp_is_fallback), since the scan does not say it",
     },
     same=(RESIZED, "mpp"),
 )

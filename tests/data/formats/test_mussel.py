@@ -51,7 +51,9 @@ def test_an_mpp_that_was_assumed_is_asked_for(folder, features):
     assert source.needs_mpp
     assert source.read("a").coords_um is None
     assert source.read("a").coords_px[1].tolist() == [1472, 1024]
-    assert any("hold pixels of level 0" in note and "mpp=0.25 gives one" in note for note in source.notes)
+    (note,) = [note for note in source.notes if "positions" in note]
+    assert "but no mpp (native_mpp is absent, or mussel assumed it (mpp_is_fallback)" in note
+    assert "mpp=0.25 gives one for all slides" in note
     assert open_features("f", mpp=0.26).read("a").mpp == 0.26
 
 
