@@ -16,6 +16,7 @@ from milkit.check import (
     label_column,
     roles,
     scaler,
+    size_label,
     values,
 )
 from milkit.check.evidence import Evidence, batch_columns, label_of
