@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import io
+import sys
 import zipfile
 
 import numpy as np
@@ -282,4 +283,13 @@ def test_one_long_cell_does_not_widen_a_whole_table(tmp_path, monkeypatch):
         tmp_path / "t.csv", ["slide_id", "remark"], *([f"s{i}", "x" * (3000 if i == 41 else 1)] for i in range(200))
     )
     with pytest.raises(CohortError, match=r"t.csv, line 43: a cell of 3000 characters in column 'remark'"):
+        read_cohort(path)
+
+
+def test_without_openpyxl_a_spreadsheet_is_refused_with_the_way_to_read_it(tmp_path, monkeypatch):
+    path = sheet(tmp_path / "t.xlsx", ["slide_id"], ["a"])
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(
+        CohortError, match=r"reading it needs openpyxl: pip install 'milkit\[tables\]'; or save it as CSV"
+    ):
         read_cohort(path)
