@@ -20,6 +20,15 @@ SETS = ABMIL(encoder=(4,), attention=3, heads=2, sets=(4, 2))
 ALL = (replace(LATE, fusion_layers=(5,)), JOINT, SETS, replace(JOINT, encoder=(4,), sets=(2, 4), heads=2))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """XLA without its costly passes: these tests compile much and compute little."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def bags(v=2, lengths=(3, 1), d=6):
     rng = np.random.default_rng(0)
     beside = rng.normal(size=(len(lengths), v)) if v else None
