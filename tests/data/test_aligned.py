@@ -12,11 +12,13 @@ from milkit.data.aligned import Aligned, FeatureFiles, align
 from milkit.data.cohort import Cohort
 from milkit.data.feature_sets import FeatureSet, sets_of
 from milkit.data.features import open_features
+from milkit.data.reading import Reader, Wanted
 from milkit.data.store import open_store, write_store
 from milkit.errors import ConfigError, DataError
 from milkit.execute.digest import data_digest
 from milkit.execute.inputs import check_inputs
 from milkit.experiment import allowed_types
+from milkit.keep.ids import slides_of
 from milkit.models import ABMIL
 from milkit.task import Binary
 from milkit.types import Bag
@@ -186,6 +188,46 @@ def test_a_cohort_of_two_sets_and_the_store_it_is_written_to(here):
     with pytest.raises(DataError, match="feature_sets of widths 2, 2 do not make instances of 5 features"):
         write_store("wrong.h5", half[0], feature_sets=(source.sets[0],) * 2)
     assert not (here / "wrong.h5").exists()
+
+
+def test_several_slides_of_a_patient(here):
+    """Patient p has s2 and s0, in the order of the table. Set b lacks tile 0, so each slide has 15 instances."""
+    (here / "t.csv").write_text("slide_id,patient_id,label,age\ns2,p,1,60\ns1,q,0,50\ns0,p,1,\n")
+    store("a.h5", "uni")
+    store("b.h5", "conch", xy=FINE[1:], order=np.arange(15)[::-1])
+    study = Cohort("t.csv", Aligned(("a.h5", "b.h5")), covariates=("age",)).load(Binary())
+    assert study.slides == (("s2", "s0"), ("s1",))
+    assert study.slide_lengths == ((15, 15), (15,))
+    assert study.lengths.tolist() == [30, 15]
+    assert study.covariates.values.tolist() == [[60], [50]]
+    bag = study.read(0)
+    np.testing.assert_allclose(bag.x[:15, 0], 2001 + np.arange(15))
+    np.testing.assert_allclose(bag.x[15:, 0], 1 + np.arange(15))
+    np.testing.assert_allclose(bag.x[:, 2], [*(2000 + np.arange(15)), *np.arange(15)])
+    # on their own slides, and moved apart for models
+    np.testing.assert_array_equal(study.positions(0), np.concatenate([FINE[1:], FINE[1:]]))
+    np.testing.assert_array_equal(bag.coords_um[:15], FINE[1:])
+    apart = bag.coords_um[15:] - FINE[1:]
+    assert (apart[:, 1] == 0).all()
+    assert (apart[:, 0] == 300 + 10_000).all()  # 1 cm beyond the first slide's last column
+    assert bag.coords_px is None
+    assert bag.tile_um == 100.0
+    by_slide = dict(slides_of(study, 0, bag))
+    np.testing.assert_array_equal(by_slide["s0"], study.read(0).x[15:])
+
+
+def test_sets_are_streamed_as_they_are_read(here):
+    """The reader's padded batch of a cohort with tiles left out holds what the study reads."""
+    store("a.h5", "uni")
+    store("b.h5", "conch", xy=FINE[1:], order=np.arange(15)[::-1])
+    study = Cohort("t.csv", Aligned(("a.h5", "b.h5"))).load(Binary())
+    reader = Reader(study, coords=True)
+    with reader.batches([Wanted((2, 0), 2, 16)]) as blocks:
+        for block in blocks:
+            assert block.lengths.tolist() == [15, 15]
+            np.testing.assert_array_equal(block.x[0, :15], study.read(2).x)
+            np.testing.assert_array_equal(block.coords_um[1, :15], study.read(0).coords_um)
+            block.release()
 
 
 def test_a_changed_set_changes_the_datas_digest(here):
