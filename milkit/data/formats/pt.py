@@ -5,6 +5,7 @@ TRIDENT's `../patches/<slide>_patches.h5`, CLAM's `../h5_files/<slide>.h5` (posi
 A dict is read where the features in it can be told; `coords` in it have no unit.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,12 @@ H5_FILES = "h5_files"
 
 
 def is_trident(path: Path, content: None = None) -> bool:
-    """Whether TRIDENT's tile positions lie beside the folder."""
-    return holds(path.parent.parent / clam.PATCHES, "_patches.h5")
+    """Whether TRIDENT's tile positions lie beside the folder, by the name of one file: it is asked once a slide."""
+    try:
+        with os.scandir(path.parent.parent / clam.PATCHES) as entries:
+            return next((e.name for e in entries if e.name.endswith(".h5")), "").endswith("_patches.h5")
+    except OSError:
+        return False
 
 
 def is_clam(path: Path, content: None = None) -> bool:

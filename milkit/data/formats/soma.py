@@ -19,6 +19,7 @@ import numpy as np
 from milkit.data.formats import npz_file, pt
 from milkit.data.formats.header import Header
 from milkit.data.formats.json_file import positive, read_json, section
+from milkit.data.formats.kind import holds
 from milkit.data.formats.layout import Layout
 from milkit.data.formats.npy_file import check_matrix, digest, sampled_rows
 from milkit.data.formats.pt_file import tensors
@@ -138,7 +139,7 @@ def with_tiles(slide: Header, given: str) -> Header:
     folders = [slide.path.parent, run / "tiles", run]
     if given:
         folders = [Path(given).expanduser(), Path(given).expanduser() / "tiles"]
-        if not any(any(folder.glob(f"*{COORDINATES}")) for folder in folders):
+        if not any(holds(folder, COORDINATES) for folder in folders):
             raise DataError(f"patches={given!r}: no folder with soma's tiles (<sample>{COORDINATES}) there.")
     names = [f"{slide.id}{COORDINATES}"]
     sidecar = slide.path.with_name(f"{slide.id}{META}")
