@@ -22,7 +22,7 @@ def room_for(size: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Bags:
+class LabelledBags:
     """Labelled bags whose instances lie one after the other.
 
     Attributes:
@@ -46,7 +46,9 @@ class Bags:
     notes: tuple[str, ...] = ()
 
 
-def of_rows(path: Path, x: np.ndarray, bag: Sequence[str], label: Sequence[str], notes: Sequence[str] = ()) -> Bags:
+def of_rows(
+    path: Path, x: np.ndarray, bag: Sequence[str], label: Sequence[str], notes: Sequence[str] = ()
+) -> LabelledBags:
     """Bags from instances that each name their bag.
 
     Args:
@@ -80,7 +82,7 @@ def of_rows(path: Path, x: np.ndarray, bag: Sequence[str], label: Sequence[str],
             f"{path}: instances of one bag have different labels ({and_more(named[:3], len(named))}) of {classes}; "
             "give the file labels of bags."
         )
-    found = Bags(
+    found = LabelledBags(
         names=tuple(first),
         x=as_float32(x[order]),
         offsets=offsets,
@@ -93,7 +95,7 @@ def of_rows(path: Path, x: np.ndarray, bag: Sequence[str], label: Sequence[str],
     return checked(path, found)
 
 
-def checked(path: Path, bags: Bags) -> Bags:
+def checked(path: Path, bags: LabelledBags) -> LabelledBags:
     """The bags, if they can be worked with.
 
     Raises:
@@ -109,7 +111,7 @@ def checked(path: Path, bags: Bags) -> Bags:
     return bags
 
 
-def label_columns(bags: Bags) -> list[int]:
+def label_columns(bags: LabelledBags) -> list[int]:
     """Features that are the label: constant within every bag, and one value a class, another for each."""
     first = bags.x[bags.offsets[:-1]]
     constant = (bags.x == np.repeat(first, np.diff(bags.offsets), axis=0)).all(axis=0)
@@ -121,7 +123,7 @@ def label_columns(bags: Bags) -> list[int]:
     return found
 
 
-def without(path: Path, bags: Bags, drop: Sequence[int]) -> Bags:
+def without(path: Path, bags: LabelledBags, drop: Sequence[int]) -> LabelledBags:
     """The bags without some features, counted from 1, and without the label among them.
 
     Raises:

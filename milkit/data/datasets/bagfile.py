@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from milkit.bag import Bag
-from milkit.data.datasets.assemble import Bags, as_float32, checked, without
+from milkit.data.datasets.assemble import LabelledBags, as_float32, checked, without
 from milkit.data.datasets.bagset import BagSet
 from milkit.data.datasets.folders import arrays_of, check_digest
 from milkit.data.datasets.mat import read_mat
@@ -97,7 +97,7 @@ def midatasets(path: str | Path) -> BagFile:
     return BagFile(str(path))
 
 
-def _bags_of(path: Path, bag: str, label: str) -> Bags:
+def _bags_of(path: Path, bag: str, label: str) -> LabelledBags:
     kind = kind_of(path)
     if kind == "hdf5":
         with path.open("rb") as file:
@@ -116,7 +116,7 @@ def _bags_of(path: Path, bag: str, label: str) -> Bags:
     return read_text(path, bag, label)
 
 
-def _jld(path: Path) -> Bags:
+def _jld(path: Path) -> LabelledBags:
     with opened(path) as file:
         headers = jld.headers(path, file)
     labels, train = jld.labels_and_folds(path)
@@ -125,10 +125,10 @@ def _jld(path: Path) -> Bags:
     x = np.concatenate([jld.features(header) for header in headers])
     offsets = np.concatenate([[0], np.cumsum([header.length for header in headers])]).astype(np.int64)
     names = tuple(header.id for header in headers)
-    return checked(path, Bags(names, as_float32(x), offsets, ("0", "1"), labels.astype(np.int64), train))
+    return checked(path, LabelledBags(names, as_float32(x), offsets, ("0", "1"), labels.astype(np.int64), train))
 
 
-def _npz(path: Path) -> Bags:
+def _npz(path: Path) -> LabelledBags:
     arrays = arrays_of(path, again="where it is from")
     if not {"X", "offsets", "y"} <= set(arrays):
         raise DataError(f"{path} holds {sorted(arrays)[:6]}; expected X, offsets and y (docs/data.md).")
@@ -140,7 +140,7 @@ def _npz(path: Path) -> Bags:
     classes = tuple(str(value) for value in np.unique(y).tolist())
     names = tuple(f"{path.stem}-{i + 1:03d}" for i in range(len(y)))
     number = np.searchsorted(np.unique(y), y).astype(np.int64)
-    return checked(path, Bags(names, as_float32(x), offsets, classes, number, train))
+    return checked(path, LabelledBags(names, as_float32(x), offsets, classes, number, train))
 
 
 def _digest(path: Path) -> str:

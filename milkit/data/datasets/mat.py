@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from milkit.data.datasets.assemble import Bags, of_rows, plain
+from milkit.data.datasets.assemble import LabelledBags, of_rows, plain
 from milkit.data.datasets.mat5 import Fields, Unread, read_mat5
 from milkit.data.formats.header import opened
 from milkit.data.formats.jld import target
@@ -23,7 +23,7 @@ _HOW = (
 )
 
 
-def read_mat(path: Path) -> Bags:
+def read_mat(path: Path) -> LabelledBags:
     """Bags of a MATLAB file of level 5 (`-v6`, `-v7`) or 7.3.
 
     Understood are: `data` [N, d] with `bag_ids` [N] and `labels` [N] or [bags]; the same inside one struct; a cell
@@ -88,7 +88,7 @@ def _places(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]:
     return places
 
 
-def _bags_in(path: Path, values: dict[str, Any], of_class: str) -> Bags | None:
+def _bags_in(path: Path, values: dict[str, Any], of_class: str) -> LabelledBags | None:
     ident = values.get("ident")
     if isinstance(ident, Fields):  # PRTools
         values = {**values, **{name.lower(): its for name, its in ident.values.items()}}
@@ -117,7 +117,7 @@ def _bags_in(path: Path, values: dict[str, Any], of_class: str) -> Bags | None:
     return of_rows(path, data, names, said, notes)
 
 
-def _of_cells(path: Path, cells: Sequence[np.ndarray], labels: np.ndarray) -> Bags:
+def _of_cells(path: Path, cells: Sequence[np.ndarray], labels: np.ndarray) -> LabelledBags:
     said = [plain(value) for value in labels.ravel().tolist()]
     if len(said) != len(cells):
         raise DataError(f"{path}: {len(cells)} bags in a cell array, but {len(said)} labels; expected one a bag.")

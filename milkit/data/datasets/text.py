@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from milkit.data.datasets.assemble import Bags, of_rows, plain
+from milkit.data.datasets.assemble import LabelledBags, of_rows, plain
 from milkit.data.formats import svm
 from milkit.data.text import read_text as text_of
 from milkit.data.where import did_you_mean
@@ -21,7 +21,7 @@ INSTANCE = ("instance", "instance_id", "instance_name", "conformation", "conform
 _UCI = "read as molecule, conformation, features, class (UCI's MUSK)"
 
 
-def read_text(path: Path, bag: str = "", label: str = "") -> Bags:
+def read_text(path: Path, bag: str = "", label: str = "") -> LabelledBags:
     """Bags of a text file.
 
     Args:
@@ -42,7 +42,7 @@ def read_text(path: Path, bag: str = "", label: str = "") -> Bags:
     return _table(path, used, bag, label)
 
 
-def _svm(path: Path) -> Bags:
+def _svm(path: Path) -> LabelledBags:
     """`instance:bag:label index:value ...`; the label is that of the bag."""
     whole = svm.parse_svm(path)
     names = [whole.names[i] for i in whole.bag.tolist()]
@@ -50,7 +50,7 @@ def _svm(path: Path) -> Bags:
     return of_rows(path, whole.dense(np.arange(len(whole.bag))), names, labels)
 
 
-def _table(path: Path, lines: Sequence[tuple[int, str]], bag: str, label: str) -> Bags:
+def _table(path: Path, lines: Sequence[tuple[int, str]], bag: str, label: str) -> LabelledBags:
     """A table; without a header if all cells but the first two are numbers."""
     separator = max(",;\t", key=lines[0][1].count)
     first = _cells(path, *lines[0], separator, 0)
