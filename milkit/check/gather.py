@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt64
 
 from milkit.check.sketch import Sketcher, common_rows
+from milkit.errors import DataError
 
 HASHES = 8_000_000
 """Most row hashes kept (64 MB, and 32 MB of bag numbers); beyond, those below a falling limit, the same in all bags."""
@@ -17,7 +18,7 @@ SAMPLE_VALUES = 2**23
 """Most values of the sample of raw rows (32 MB)."""
 SCALE_BAGS = 256
 """Most bags that are read twice, to learn the scale of the columns."""
-SCALE_VALUES = 2**24
+SCALE_VALUES = 2**23
 _BLOCK = 1024
 
 
@@ -43,6 +44,7 @@ class Gathered:
         zero_share: part of all values that are 0.
         counts: nearly all values are whole numbers from 0, as counts of words are.
         mpp, tile_um: of each bag, NaN where unknown, float64 [B].
+        faults: why a bag could not be read, by id; its other entries are as of a bag without instances.
     """
 
     ids: tuple[str, ...]
@@ -70,6 +72,7 @@ class Gathered:
     sample_bag: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     zero_share: float = 0.0
     counts: bool = False
+    faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> Bool[np.ndarray, " B"]:
@@ -95,7 +98,10 @@ def gather(source: Any, ids: Sequence[str], tick: Callable[[int], None] = lambda
     sketcher, spread = _scale(source, ids, d)
     pass_ = _Pass(out, sketcher, spread, keep=max(16, KEPT_ROWS // max(1, b)), quota=_quota(b, d))
     for i, name in enumerate(ids):
-        pass_.take(i, source.read(name))
+        try:
+            pass_.take(i, source.read(name))
+        except DataError as fault:  # a slide that a reader refuses is a finding; the others are looked at
+            out.faults[name] = str(fault)
         tick(i + 1)
     return pass_.done()
 
@@ -134,7 +140,10 @@ def _scale(source: Any, ids: Sequence[str], d: int) -> tuple[Sketcher, np.ndarra
     most = max(8, SCALE_VALUES // max(1, d * len(picked)))
     rows = []
     for name in picked:
-        x = np.asarray(source.read(name).x)
+        try:
+            x = np.asarray(source.read(name).x)
+        except DataError:
+            continue
         few = x if len(x) <= most else x[np.sort(rng.choice(len(x), most, replace=False))]
         few = few.astype(np.float32)
         rows.append(few[np.isfinite(few).all(1)])

@@ -1,5 +1,7 @@
 """Values that are no features: NaN and infinity, constant columns, empty rows, and bags far off in length or norm."""
 
+import re
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -19,7 +21,37 @@ def look(e: Evidence) -> list[Finding]:
     """All of them."""
     if e.g is None or not len(e.g.ids):
         return []
-    return [f for found in (_broken(e), _constant(e), _empty(e), _far(e)) for f in found]
+    return [f for found in (_refused(e), _broken(e), _constant(e), _empty(e), _far(e)) for f in found]
+
+
+def _refused(e: Evidence) -> list[Finding]:
+    """Slides that their reader refuses: no instance, values that are not finite, damage."""
+    assert e.g is not None
+    found = []
+    for kind, severity, what, advice in (
+        ("empty_bag", "warning", "without an instance", "Leave them out and say so."),
+        ("non_finite", "error", "with NaN or infinity", "Extract these slides again."),
+        ("unreadable", "error", "that cannot be read", "Copy or extract these files again."),
+    ):
+        bags = {name: said for name, said in e.g.faults.items() if _fault(said) == kind}
+        if bags:
+            found.append(
+                finding(
+                    kind,
+                    "error" if severity == "error" else "warning",
+                    list(bags),
+                    f"{plural(len(bags), 'slide')} {what}: {next(iter(bags.values()))}",
+                    advice,
+                    "certain: the reader refused them",
+                )
+            )
+    return found
+
+
+def _fault(said: str) -> str:
+    if re.search(r"shape \(0,", said):
+        return "empty_bag"
+    return "non_finite" if re.search(r"\bnan\b|\binf(inity|inite)?\b", said, re.IGNORECASE) else "unreadable"
 
 
 def _broken(e: Evidence) -> list[Finding]:
@@ -71,7 +103,7 @@ def _empty(e: Evidence) -> list[Finding]:
     g = e.g
     assert g is not None
     found = []
-    none = np.flatnonzero(g.lengths == 0)
+    none = np.array([i for i in np.flatnonzero(g.lengths == 0).tolist() if g.ids[i] not in g.faults], int)
     if len(none):
         found.append(
             finding(

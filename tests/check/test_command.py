@@ -3,6 +3,7 @@
 import csv
 import json
 
+import foreign_files
 import numpy as np
 import pytest
 
@@ -97,3 +98,49 @@ def test_a_slide_with_two_rows_is_a_finding(files, capsys):
     assert main(["check", *files(c), "--json"]) == 1
     (found,) = [f for f in json.loads(capsys.readouterr().out) if f["kind"] == "slide_twice"]
     assert c.rows[4]["slide_id"] in found["where"]
+
+
+def test_a_slide_that_its_reader_refuses_is_a_finding(tmp_path, capsys):
+    folder = tmp_path / "job"
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(12):
+        x = rng.normal(size=(0 if i == 3 else 9, 8)).astype(np.float32)
+        if i == 5:
+            x[2, 1] = np.nan
+        path = foreign_files.trident(folder, f"S{i:02d}", x, foreign_files.grid(len(x)))
+        rows.append({"slide_id": f"S{i:02d}.svs", "case_id": f"P{i}", "her2": "pos" if i % 2 else "neg"})
+    foreign_files.table(tmp_path / "cohort.csv", rows)
+    assert main(["check", str(tmp_path / "cohort.csv"), "--store", str(path.parent), "--label", "her2", "--json"]) == 1
+    found = {f["kind"]: f for f in json.loads(capsys.readouterr().out)}
+    assert found["empty_bag"]["where"] == "S03"
+    assert found["non_finite"]["severity"] == "error"
+    assert "S05" in found["non_finite"]["where"]
+
+
+def test_stores_that_differ_in_encoder_and_mpp(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = []
+    for k, encoder in enumerate(("uni", "conch")):
+        bags = [Bag(f"s{k}{i:02d}", rng.normal(size=(6, 8)).astype(np.float32), mpp=0.25 * (k + 1)) for i in range(15)]
+        write_store(tmp_path / "both" / f"{encoder}.h5", bags, encoder=encoder)
+        rows += [{"slide": b.id, "grade": "high" if (k == 1) != (i < 2) else "low"} for i, b in enumerate(bags)]
+    foreign_files.table(tmp_path / "cohort.csv", rows)
+    assert main(["check", str(tmp_path / "cohort.csv"), "--store", str(tmp_path / "both"), "--json"]) == 1
+    found = {f["kind"]: f for f in json.loads(capsys.readouterr().out)}
+    assert found["mixed_encoder"]["severity"] == "error"
+    assert "uni: 15 slides" in found["mixed_encoder"]["where"]
+    assert "0.25: 15 slides" in found["mixed_mpp"]["where"]
+
+
+def test_labels_that_a_store_has_kept_are_compared(files, capsys, tmp_path):
+    c = planting.load("musk1").copy()
+    arguments = files(c)
+    words = {s: "musk" if y == "1" else "other" for s, y in c.y.items()}
+    wrong = next(s for s, y in c.y.items() if y == "1")
+    words[wrong] = "other"
+    bags = [Bag(i, x) for i, x in c.bags.items()]
+    write_store(tmp_path / "store.h5", bags, dtype="float32", overwrite=True, provenance={"labels": words})
+    assert main(["check", *arguments, "--json"]) == 1
+    (found,) = [f for f in json.loads(capsys.readouterr().out) if f["kind"] == "label_mismatch"]
+    assert found["where"] == f"{wrong} (file: other, table: 1)"
