@@ -4,6 +4,7 @@
 
 Valid files of each layout are spoiled (`benchmarks/fuzz/`) and read in batches by forked processes: a crash or a read
 that never ends costs one process, and the next goes on behind it. `--only NUMBER` repeats one input of a seed.
+`--library` reads HDF5 files by h5py alone instead, which shows why milkit does not.
 """
 
 import argparse
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--library", action="store_true", help="read HDF5 files by h5py alone")
     parser.add_argument("--only", type=int, help="repeat one input, in this process")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -46,11 +48,12 @@ def main() -> None:
     memory = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="fuzz", dir=memory if memory.is_dir() else None))
     try:
-        bench = Bench(root).make()
+        bench = Bench(root).make(options.library)
         if options.only is not None:
             print(*one(bench, options.seed, options.only, root / "case", Watch(root / "outside")), sep="\n")
             return
         found = side_by_side(bench, options.seed, options.inputs, options.jobs)
+        found["command"] += " --library" if options.library else ""
     finally:
         shutil.rmtree(root, ignore_errors=True)
     text = json.dumps(found, indent=1)

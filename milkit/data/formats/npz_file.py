@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from milkit.data.formats.guard_hdf5 import EXPANSION, ROOM
+from milkit.data.formats.guard_dataset import EXPANSION, ROOM
 from milkit.data.formats.npy_file import Npy, head, native, opened
 from milkit.errors import DataError
 

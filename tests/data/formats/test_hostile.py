@@ -16,7 +16,8 @@ from foreign_files import TILING, grid, trident
 from milkit.bag import Bag
 from milkit.data.bags import file_name_of
 from milkit.data.features import open_features
-from milkit.data.formats.guard_hdf5 import ROOM, opened
+from milkit.data.formats.guard_dataset import ROOM
+from milkit.data.formats.guard_hdf5 import opened
 from milkit.data.store import open_store, write_store
 from milkit.data.table import read_cohort
 from milkit.errors import DataError
