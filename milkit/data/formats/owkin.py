@@ -1,9 +1,9 @@
 """Owkin (HistoSSLscaling, 2023): `<slide>/features.npy`, float32 [N, 3 + d].
 
 The first three columns are not features: the level in OpenSlide's DeepZoom pyramid, and the tile's column and row there
-(`DeepZoomGenerator`, no overlap). They are recognised by what they hold - one whole level of at least 1, whole columns
-and rows, no tile twice, beside columns that are no whole numbers - and never reach a model. An array of which this
-cannot be said either way (a single tile, whole numbers throughout) is refused until the user says what it is.
+(`DeepZoomGenerator`, no overlap). They are recognised by what they hold - one whole level, whole columns and rows
+that hardly repeat, beside columns that are no whole numbers - and never reach a model. An array of which this cannot be
+said either way (a single tile, whole numbers throughout) is refused until the user says what it is.
 """
 
 from dataclasses import replace
@@ -26,6 +26,8 @@ OWN = 3
 """Columns that are level, column and row."""
 LOOKED_AT = 64
 """Rows that are read to recognise them."""
+ONCE = 0.9
+"""Least fraction of rows with a place of their own: columns of flags repeat theirs."""
 HIGHEST = 40
 """Levels of a DeepZoom pyramid: each halves a side, so 40 is beyond any slide."""
 
@@ -41,12 +43,12 @@ def judged(rows: np.ndarray) -> Judgement:
     first = rows[:, :OWN].astype(np.float64)
     if not np.isfinite(first).all() or (first != np.rint(first)).any() or (first < 0).any():
         return "plain"
-    if not 1 <= first[0, 0] <= HIGHEST or (first[:, 0] != first[0, 0]).any():
+    if first[0, 0] > HIGHEST or (first[:, 0] != first[0, 0]).any() or not first.any():  # all 0: features cut at 0
         return "plain"
     rest = rows[:, OWN:].astype(np.float64)
     whole = bool((rest == np.rint(rest)).all())
-    once = len(np.unique(first[:, 1:], axis=0)) == len(first)
-    return "owkin" if len(rows) > 1 and once and not whole else "unsure"
+    places = len(np.unique(first[:, 1:], axis=0))
+    return "owkin" if places > 1 and places >= ONCE * len(first) and not whole else "unsure"
 
 
 def _look(path: Path) -> tuple[Npy, Judgement]:

@@ -39,7 +39,8 @@ def test_they_are_known_in_plain_files_too(folder):
     [
         (deep(0, 1), [[10, 7]], 16),  # one tile is always of one level
         (np.ones((3, 4)), ADDRESS, 16),  # whole numbers throughout
-        (deep(0), [[10, 7], [10, 7], [10, 9]], 16),  # one place twice
+        (deep(0), [[10, 7], [10, 7], [10, 9]], 16),  # one place twice of three
+        (deep(0), [[1, 0], [0, 0], [0, 0]], 0),  # flags
     ],
 )
 def test_where_the_numbers_do_not_tell_the_user_is_asked(folder, x, address, level):
@@ -64,7 +65,7 @@ def test_a_single_tile_is_taken_as_the_other_slides_are(folder):
     "first",
     [
         [0.5, 10, 7],  # no whole level
-        [0, 10, 7],  # level 0 is one pixel
+        [16.5, 10, 7],
         [16, -1, 7],
         [16, 10.25, 7],
         [90, 10, 7],
@@ -80,6 +81,20 @@ def test_arrays_without_these_columns_are_plain(folder, first):
     np.save(folder / "g" / "a" / "features.npy", x.astype(np.float32))
     with pytest.raises(DataError, match=r"no level, column and row.*one folder as <slide>\.npy"):
         open_features("g")
+
+
+def test_columns_of_zeros_are_features_that_were_cut_at_zero(folder):
+    x = np.maximum(deep(0, 9, 8), 0)
+    x[:, :3] = 0
+    np.save(folder / "a.npy", x)
+    assert open_features("a.npy").features == 8
+
+
+def test_a_place_that_is_there_twice_among_many_changes_nothing(folder):
+    address = np.stack([np.arange(50), np.full(50, 3)], 1)
+    address[7] = address[8]
+    owkin(folder / "feats", "a", deep(0, 50), address, level=0)
+    assert open_features("feats").features == 4
 
 
 def test_a_level_that_changes_further_down_is_an_error(folder):
