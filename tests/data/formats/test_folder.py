@@ -180,7 +180,7 @@ def test_folders_without_features_are_refused(folder):
         open_features("nowhere")
 
 
-def test_opening_a_thousand_slides_reads_no_features(folder):
+def test_opening_hundreds_of_slides_reads_no_features(folder):
     """Files of 4 GB each on paper (nothing of it is on disk): a reader that touched the matrices would not return."""
     (folder / "f").mkdir()
     with h5py.File(folder / "one.h5", "w") as file:
@@ -190,12 +190,12 @@ def test_opening_a_thousand_slides_reads_no_features(folder):
         xy = file.create_dataset("coords", data=np.zeros((1_000_000, 2), np.int64))
         xy.attrs.update({"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40,
                          "target_magnification": 20, "overlap": 0})  # fmt: skip
-    for i in range(1000):
+    for i in range(200):
         (folder / "f" / f"{i:04d}.h5").hardlink_to(folder / "one.h5")
     start = time.process_time()
     source = open_features("f", mpp=0.25)
-    assert time.process_time() - start < 20
-    assert int(source.lengths.sum()) == 10**9
+    assert time.process_time() - start < 10
+    assert int(source.lengths.sum()) == 200_000_000
     assert source.provenance["tile_um"] == 128.0
 
 
