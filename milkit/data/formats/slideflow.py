@@ -67,7 +67,12 @@ def _header(file: Path, config: Path, held: dict[str, Any]) -> Header:
     tile_px = positive(config, held, "tile_px")
     magnified = isinstance(held.get("tile_um"), str)
     normalizer = section(config, held, "normalizer").get("method")
-    said = {"normalizer": normalizer, "tile_magnification": held["tile_um"] if magnified else None}
+    # an "mpp" there is kept, not used: nothing says of which level it is
+    said = {
+        "normalizer": normalizer,
+        "tile_magnification": held["tile_um"] if magnified else None,
+        "config_mpp": positive(config, held, "mpp"),
+    }
     return Header(
         id=file.stem,
         path=file,
