@@ -74,7 +74,7 @@ def read_mat5(path: Path) -> dict[str, Any]:
             if kind == MATRIX:
                 name, value = reader.matrix(data)
                 found[name or "(unnamed)"] = value
-    except (_Broken, zlib.error, ValueError, UnicodeDecodeError, OverflowError) as error:
+    except (_Broken, zlib.error, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is damaged or cut short ({error}); get it anew, or save it again in MATLAB.") from None
     return found
 
