@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument(
+        "--again", action="store_true", help="repeat what failed in --out, and note there how it ends now"
+    )
     parser.add_argument("--library", action="store_true", help="read HDF5 files by h5py alone")
     parser.add_argument("--only", type=int, help="repeat one input, in this process")
     parser.add_argument("--out", type=Path)
@@ -52,6 +55,9 @@ def main() -> None:
         if options.only is not None:
             print(*one(bench, options.seed, options.only, root / "case", Watch(root / "outside")), sep="\n")
             return
+        if options.again:
+            again(bench, options.out)
+            return
         found = side_by_side(bench, options.seed, options.inputs, options.jobs)
         found["command"] += " --library" if options.library else ""
     finally:
@@ -63,6 +69,18 @@ def main() -> None:
     for failure in found["failures"][:20]:
         print(json.dumps(failure))
     sys.exit(1 if found["failures"] else 0)
+
+
+def again(bench: Bench, out: Path) -> None:
+    """Repeat the failures of an earlier run of the same valid files, each in a process of its own."""
+    found = json.loads(out.read_text())
+    for failure in found["failures"]:
+        number = failure["number"]
+        said, ended, _ = _forked(bench, found["seed"], number, number + 1)
+        failure["now"] = ended[0] if said is None else said["counts"][0][1]
+        print(number, failure["layout"], failure["outcome"], "->", failure["now"])
+    found["failures_now"] = sum(failure["now"] not in ("read", "refused") for failure in found["failures"])
+    out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int) -> dict[str, Any]:
