@@ -22,6 +22,8 @@ from milkit.data.formats.layout import Layout
 from milkit.errors import DataError
 
 TOOL = "MIDatasets.jl"
+MOST_FOLDS = 10_000
+"""Repetitions x folds: references may all lead to one array, so a small file could claim any number."""
 BIT_ARRAY = ("chunks_", "len_", "dims_")
 
 
@@ -47,8 +49,12 @@ def headers(path: Path, file: h5py.File) -> tuple[Header, ...]:
     if (y := _get(file, "y")) is not None and y.dtype.names == BIT_ARRAY:
         labels = bits(path, file, y[()])
     references = _get(file, "X")[()]
+    seen: set[str] = set()
     for i, reference in enumerate(references):
         matrix = target(path, file, reference, f"bag {i + 1} of 'X'")
+        if matrix.name in seen:
+            raise DataError(f"{path}: bag {i + 1} of 'X' is the matrix of an earlier bag; the file is damaged.")
+        seen.add(matrix.name)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or 0 in matrix.shape:
             raise DataError(f"{path}: bag {i + 1} of 'X' is {matrix.dtype} {matrix.shape}; expected a matrix.")
         d, n = matrix.shape  # column-major in Julia
@@ -98,6 +104,8 @@ def labels_and_folds(path: Path) -> tuple[np.ndarray, np.ndarray]:
         repeats = []
         for repeat in np.atleast_1d(folds[()]):
             inner = np.atleast_1d(target(path, file, repeat, "a repetition of 'folds'")[()])
+            if len(inner) * np.size(folds) > MOST_FOLDS:
+                raise DataError(f"{path}: 'folds' are {np.size(folds)} x {len(inner)}; expected {MOST_FOLDS} at most.")
             targets = [target(path, file, fold, "a fold of 'folds'") for fold in inner]
             repeats.append([bits(path, file, fold[()]) for fold in targets])
     sizes = {len(fold) for repeat in repeats for fold in repeat} | {len(labels)}
