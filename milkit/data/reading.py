@@ -85,8 +85,8 @@ class _Pool:
                 self._free, self.size = [], size
             self.budget = max(self.budget, (HELD + 1) * (self.size + extra))
 
-    def take(self, extra: int) -> np.ndarray | None:
-        """A buffer, with `extra` bytes counted beside it; waits for room; None after `close`."""
+    def take(self, extra: int, wait: bool = True) -> np.ndarray | None:
+        """A buffer, with `extra` bytes counted beside it; waits for room, or else gives None; None after `close`."""
         with self._change:
             while not self.closed:
                 need = extra + (0 if self._free else self.size)
@@ -97,6 +97,8 @@ class _Pool:
                     self.held += need
                     self.peak = max(self.peak, self.held)
                     return self._free.pop() if self._free else np.empty(self.size, np.uint8)
+                if not wait:
+                    return None
                 self._change.wait()
             return None
 
@@ -169,9 +171,12 @@ class Reader:
             self.allow(size, length)
         return Pass(self, wanted)
 
-    def room(self, wanted: Wanted) -> np.ndarray | None:
-        """A buffer for a batch, once there is room for it and for copies that are made in reading; None if closed."""
-        return self._pool.take(self._copied(self._longest(wanted)))
+    def room(self, wanted: Wanted, wait: bool = True) -> np.ndarray | None:
+        """A buffer for a batch, once there is room for it and for copies that are made in reading; None if closed.
+
+        Without `wait` also None where there is no room now.
+        """
+        return self._pool.take(self._copied(self._longest(wanted)), wait)
 
     def _longest(self, wanted: Wanted) -> int:
         return int(self.study.lengths[list(wanted.bags)].max(initial=0))
@@ -271,6 +276,8 @@ class Pass:
     def __iter__(self) -> Iterator[Block]:
         """The blocks, in order."""
         for number in range(len(self._wanted)):
+            while not self._is_ready(number) and self._help():
+                pass
             with self._change:
                 while number not in self._ready:
                     self._change.wait()
@@ -278,6 +285,32 @@ class Pass:
             if isinstance(block, BaseException):
                 raise block
             yield block
+
+    def _is_ready(self, number: int) -> bool:
+        with self._change:
+            return number in self._ready
+
+    def _help(self) -> bool:
+        """Read the next batch that nobody reads yet, in the thread that would else wait for an earlier one.
+
+        To be woken costs more than it seems: on a machine with other work the woken thread takes the reader's place on
+        its core, so that each block cost a slice of the scheduler's, twice the time of the read.
+
+        Returns:
+            Whether there was one, and room for it without waiting.
+        """
+        if not self._claim.acquire(blocking=False):
+            return False  # a reader waits for room, which only the blocks in use can give
+        try:
+            number = self._next
+            raw = self._reader.room(self._wanted[number], wait=False) if number < len(self._wanted) else None
+            if raw is None:
+                return False
+            self._next += 1
+        finally:
+            self._claim.release()
+        self._fill(number, raw)
+        return True
 
     def _work(self) -> None:
         while True:
@@ -289,11 +322,17 @@ class Pass:
                 raw = self._reader.room(self._wanted[number])
             if raw is None:
                 return
-            done: Block | BaseException
-            try:
-                done = self._reader.fill(number, self._wanted[number], raw)
-            except BaseException as error:  # raised where the block is wanted
-                done = error
-            with self._change:
-                self._ready[number] = done
-                self._change.notify_all()
+            self._fill(number, raw)
+
+    def _fill(self, number: int, raw: np.ndarray) -> None:
+        """Read a batch into its buffer and lay it ready."""
+        done: Block | BaseException
+        try:
+            done = self._reader.fill(number, self._wanted[number], raw)
+        except KeyboardInterrupt:  # of the thread that asked, which ends here
+            raise
+        except BaseException as error:  # raised where the block is wanted
+            done = error
+        with self._change:
+            self._ready[number] = done
+            self._change.notify_all()

@@ -163,6 +163,31 @@ def test_bags_that_do_not_fit_the_first_ones_dtype_or_changed_on_disk_are_named(
         walk(replace(study, read=torn))
 
 
+def test_who_would_wait_reads_the_next_batch(study):
+    """The reader is held up in the first batch until somebody reads the second: only the one who asks is free to."""
+    second_read, by = threading.Event(), {}
+
+    def read(i):
+        by[i] = threading.current_thread().name
+        if i == 0 and threading.current_thread() is not threading.main_thread():
+            assert second_read.wait(20)
+        second_read.set() if i == 1 else None
+        return study.read(i)
+
+    held_up = Reader(replace(study, read=read), threads=1)
+    by.clear()
+    for _ in range(20):  # which of both claims the first is up to the scheduler
+        second_read.clear()
+        with held_up.batches(one_by_one(study)[:4]) as blocks:
+            seen = []
+            for block in blocks:
+                np.testing.assert_array_equal(block.x[0, : block.lengths[0]], study.read(block.number).x)
+                seen.append(block.number)
+                block.release()
+        assert seen == [0, 1, 2, 3]
+    assert threading.main_thread().name in by.values()
+
+
 def test_what_was_copied_from_a_file_is_let_go(tmp_path):
     """Pages of the store that were read do not stay in this process; the store can be read again."""
     xs, _ = planted.bags(6, features=512, smallest=300, largest=400)
