@@ -108,6 +108,8 @@ class Study:
             bags of one slide.
         own_coords: bag number -> positions as on the slides; None stands for bags of one slide. Use `positions`.
         covariates: columns of the table that are an input of the model, one row a bag; None where there are none.
+        sizes: height and width of each image in pixels, int [B, 2], where bags are images: their instances are pixels,
+            row by row from the top left, and their features the channels; None where bags are no images.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Study:
     slide_lengths: tuple[tuple[int, ...], ...] = ()
     own_coords: Callable[[int], np.ndarray | None] | None = None
     covariates: Covariates | None = None
+    sizes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.bag)
@@ -139,6 +142,7 @@ class Study:
             "lengths": self.lengths,
             "targets": self.targets.values,
             **({} if self.covariates is None else {"covariates": self.covariates.values}),
+            **({} if self.sizes is None else {"sizes": self.sizes}),
             **{f"column {name!r}": values for name, values in self.columns.items()},
             **{f"given split {g.repeat}/{g.fold}": g.role for g in self.given},
         }
@@ -151,6 +155,8 @@ class Study:
         if n and int(self.lengths.min()) < 1:
             empty = str(self.bag[int(self.lengths.argmin())])
             raise DataError(f"Study {self.name!r}: bag {empty!r} has no instance; leave it out.")
+        if self.sizes is not None and not np.array_equal(self.sizes.prod(1), self.lengths):
+            raise DataError(f"Study {self.name!r}: images have other numbers of pixels than height x width.")
 
     def __len__(self) -> int:
         """Number of bags."""

@@ -18,6 +18,7 @@ def check_inputs(model: Any, study: Study) -> None:
         ConfigError: says what was found, what is expected, and what to write.
     """
     name = type(model).__name__
+    _check_images(name, model, study)
     takes = bool(getattr(model, "takes_covariates", False))
     given = study.covariates
     if given is not None and not takes:
@@ -33,6 +34,20 @@ def check_inputs(model: Any, study: Study) -> None:
             f"such as covariates=('age', 'sex'){none}."
         )
     _check_sets(name, tuple(getattr(model, "sets", ())), study)
+
+
+def _check_images(name: str, model: Any, study: Study) -> None:
+    reads = getattr(model, "reads", "bags")
+    if reads == "images" and study.sizes is None:
+        raise ConfigError(
+            f"{name} reads images, pixel by pixel, but {study.name!r} holds bags of features. Give the experiment "
+            "images (milkit.ImageCohort), or a model of bags such as ABMIL()."
+        )
+    if reads != "images" and study.sizes is not None:
+        raise ConfigError(
+            f"{name} reads bags of features, but {study.name!r} holds images. Take a model of milkit.pixel, such as "
+            "SAMIL(), or make features of the images' tiles first."
+        )
 
 
 def _check_sets(name: str, sets: tuple[int, ...], study: Study) -> None:

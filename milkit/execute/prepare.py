@@ -31,6 +31,9 @@ from milkit.train.step import Hyper, Packed, Setup
 from milkit.train.streaming import Streamed
 
 LONGEST_SUBSAMPLE = 46_340  # its square still fits 32 bits
+WHITE = 255.0
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_SD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def lay_out(
         raise ConfigError(f"train.max_instances is {train.max_instances}; it can be {LONGEST_SUBSAMPLE} at most.")
     runs = _runs(splits, experiment.seeds, width)
     loss = tuple(loss_params(experiment.task, study.targets.values[s.train], len(study.targets.names)) for s in splits)
-    scalers = _scalers(study, splits) if train.standardise else [(None, None)] * len(splits)
+    scalers = scalers_of(experiment.model, study, splits, train.standardise)
     besides = [(None, None) if study.covariates is None else affine(study.covariates, s.train) for s in splits]
     engine = _engine(experiment, study, plan, width, data)
     hyper = tuple(
@@ -259,6 +262,7 @@ def pack(study: Study) -> Packed:
         lengths=jnp.asarray(study.lengths, jnp.int32),
         target=jnp.asarray(target, jnp.int32 if target.ndim == 1 else jnp.float32),
         covariates=None if study.covariates is None else jnp.asarray(study.covariates.values),
+        sizes=None if study.sizes is None else jnp.asarray(study.sizes, jnp.int32),
     )
 
 
@@ -291,27 +295,44 @@ def _engine(
     train = replace(experiment.train, instances_at_once=instances_at_once(experiment, study, GROUP_BYTES))
     loss = for_task(task)
     # A loss that compares the bags of a step must not always meet bags of one length, so it gets a single rung.
-    rungs = train.buckets if loss.decomposable else 1
+    rungs = train.buckets if loss.decomposable and study.sizes is None else 1
     smallest = getattr(model, "min_instances", 1)
     shown = study.lengths if train.max_instances is None else np.minimum(study.lengths, train.max_instances)
     layout = train_layout(
         shown, ladder(shown, rungs, smallest), train.batch_bags, [split.train for split in plan.splits]
     )
     out_features = task.out_features(len(study.targets.names))
+    # images all stand in one canvas, as high as the highest and as wide as the widest
+    canvas = None if study.sizes is None else (int(study.sizes[:, 0].max()), int(study.sizes[:, 1].max()))
     setup = Setup(
-        graph=graph_of(model, study.features, out_features, study.covariate_count),
+        graph=graph_of(model, study.features, out_features, study.covariate_count, canvas),
         train=train,
         task=task,
         loss=loss.fn,
         objective=getattr(model, "objective", None),
+        canvas=canvas,
     )
     if data is None and memory_of(train, study) == "stream":
         data = streamed(study, any(getattr(e.model, "position_aware", True) for e in variants(experiment)))
     if isinstance(data, Streamed):
         return stream_engine(setup, data, ladder(study.lengths, rungs, smallest), study, plan, experiment.seed)
-    evaluation = ladder(study.lengths, train.buckets, smallest)
+    evaluation = ladder(study.lengths, train.buckets if study.sizes is None else 1, smallest)
     spread = spread_of(experiment, study, width)
     return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed, spread)
+
+
+def scalers_of(
+    model: Any, study: Study, splits: Sequence[Split], standardise: bool
+) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
+    """Shift and inverse scale of the features (of an image's channels) for each split, or None where they stay.
+
+    Pixels are always scaled: as ImageNet's were, where the model's weights are used to that, else like features.
+    """
+    if study.sizes is not None and getattr(model, "normalisation", "training") == "imagenet":
+        return [(IMAGENET_MEAN * WHITE, 1.0 / (IMAGENET_SD * WHITE))] * len(splits)
+    if standardise or study.sizes is not None:
+        return [*_scalers(study, splits)]
+    return [(None, None)] * len(splits)
 
 
 def _scalers(study: Study, splits: Sequence[Split]) -> list[tuple[np.ndarray, np.ndarray]]:

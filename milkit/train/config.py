@@ -66,6 +66,27 @@ def _check_adam(optimizer: Adam | AdamW) -> None:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """What may happen at random to an image each time it trains; never to one that is judged or predicted."""
+
+    flips: bool = True
+    """Left and right, up and down, each with chance 1/2: tissue has no top."""
+    right_angles: bool = True
+    """Turned by 90 degrees, where images are shown in a square."""
+    colour: float = 0.0
+    """Brightness, contrast and saturation, each by a factor within 1 +- this."""
+    stain: float = 0.0
+    """Amount of haematoxylin and eosin, each by a factor within 1 +- this."""
+    scale: tuple[float, float] | None = None
+    """Enlarged by a factor between these two, at a random place; below 1 the border is repeated."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "train.augment", colour="[0, 1)", stain="[0, 1)", scale="(0, 10]")
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ConfigError(f"train.augment.scale is {self.scale}; write the smaller factor first.")
+
+
+@dataclass(frozen=True)
 class Train:
     """How each run is trained.
 
@@ -109,6 +130,8 @@ class Train:
     bags; `stream` reads each bag once an epoch for all runs, in one order, whatever the cohort's size
     (docs/streaming.md). `auto` streams what would take more than half of the memory. Bits are promised within a mode;
     the one taken stands in the run's `config.json`."""
+    augment: Augment | None = None
+    """Of images only: what may happen to them at random in training; None nothing."""
     precision: Precision = "float32"
     """What models compute in. Parameters, optimiser, losses and sums stay float32; what bfloat16 moves is reported."""
 

@@ -330,9 +330,16 @@ class Engine:
         for index, weight, out, att in zip(part.index, part.weight, logits, attention, strict=True):
             for s, r, b in np.argwhere(weight > 0):
                 row = int(index[s, r, b])
-                seen = None if att is None else att[r, s, b, : self.lengths[row]]
+                seen = None if att is None else self._own(att[r, s, b], row)
                 runs[r].append((row, out[r, s, b], seen))
         return [sorted(run, key=lambda p: p[0]) for run in runs]
+
+    def _own(self, seen: np.ndarray, row: int) -> np.ndarray:
+        """What is said of a bag's own instances, [n], or of an image's own pixels, [h, w, c]."""
+        if self.setup.canvas is None:
+            return seen[: self.lengths[row]]
+        height, width = np.asarray(self.data.sizes)[row]
+        return seen[:height, :width]
 
 
 def _by_run(blocks: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from milkit.nn.chunks import LongBags
 from milkit.train.config import Precision
-from milkit.types import Bags, Output
+from milkit.types import Bags, Images, Output
 
 
-def lowered(precision: Precision, params: Any, bags: Bags) -> tuple[Any, Bags]:
+def lowered(precision: Precision, params: Any, bags: Bags | Images) -> tuple[Any, Bags | Images]:
     """Parameters and features as a module is to read them; as they are in float32."""
     if precision == "float32":
         return params, bags

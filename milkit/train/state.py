@@ -15,7 +15,7 @@ from milkit.errors import ConfigError
 from milkit.train import optim
 from milkit.train.config import Precision, Train
 from milkit.train.precision import lowered, raised
-from milkit.types import Bags, Output
+from milkit.types import Bags, Images, Output
 
 Graph = Any
 
@@ -61,13 +61,16 @@ def build(model: Any, in_features: int, out_features: int, covariates: int, rngs
     return model.build(in_features, out_features, rngs=rngs, **beside)
 
 
-def graph_of(model: Any, in_features: int, out_features: int, covariates: int = 0) -> Graph:
+def graph_of(
+    model: Any, in_features: int, out_features: int, covariates: int = 0, canvas: tuple[int, int] | None = None
+) -> Graph:
     """The static part of a model's module, found without computing anything.
 
     Args:
         model: its configuration.
         in_features, out_features: features of an instance, and logits.
         covariates: numbers that the table gives of a bag; 0 where the model is shown none.
+        canvas: height and width of images, for a model that reads them.
 
     Raises:
         ConfigError: the module keeps random state of its own, or does not return what the contract says.
@@ -84,6 +87,9 @@ def graph_of(model: Any, in_features: int, out_features: int, covariates: int = 
     n = max(2, getattr(model, "min_instances", 1))
 
     def one_batch(params: Any, buffers: Any) -> Output:
+        if canvas is not None:
+            images = Images(jnp.zeros((2, *canvas, in_features)), jnp.ones((2, *canvas), bool))
+            return forward(graph, params, buffers, images, None)[0]
         beside = jnp.zeros((2, covariates)) if covariates else None
         bags = Bags(jnp.zeros((2, n, in_features)), jnp.ones((2, n), bool), jnp.zeros((2, n, 2)), covariates=beside)
         return forward(graph, params, buffers, bags, None)[0]
@@ -142,7 +148,7 @@ def forward(
     graph: Graph,
     params: Any,
     buffers: Any,
-    bags: Bags,
+    bags: Bags | Images,
     key: Key[Array, ""] | None,
     precision: Precision = "float32",
 ) -> tuple[Output, Any]:

@@ -9,10 +9,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from milkit.nn.chunks import LongBags
 from milkit.train import optim
-from milkit.train.config import Train
+from milkit.train.augment import Placed, augment, real
+from milkit.train.config import Augment, Train
 from milkit.train.select import criterion
 from milkit.train.state import Graph, RunState, forward
-from milkit.types import Bags, Batch, Output
+from milkit.types import Bags, Batch, Images, Output
 
 
 class Packed(NamedTuple):
@@ -25,6 +26,7 @@ class Packed(NamedTuple):
         lengths: instances of each bag, [B].
         target: of each bag, see `milkit.task`.
         covariates: of each bag, [B, v] as the table has them, NaN where missing; or None.
+        sizes: height and width of each image, [B, 2], where bags are images: their instances are pixels, row by row.
     """
 
     x: Any
@@ -33,6 +35,7 @@ class Packed(NamedTuple):
     lengths: Any
     target: Any
     covariates: Any = None
+    sizes: Any = None
 
 
 class Hyper(NamedTuple):
@@ -62,6 +65,7 @@ class Setup(NamedTuple):
         task: how logits and targets are read.
         loss: `(logits, target, weight, loss_params) -> [b]`.
         objective: the model's own `(output, batch, bag_loss) -> (loss[b], parts)`, or None.
+        canvas: height and width that images are shown in, None where bags are no images.
     """
 
     graph: Graph
@@ -69,6 +73,7 @@ class Setup(NamedTuple):
     task: Any
     loss: Callable[..., Any]
     objective: Callable[..., Any] | None
+    canvas: tuple[int, int] | None = None
 
 
 def gather(
@@ -111,6 +116,38 @@ def gather(
     if at_once is not None and length > at_once:
         return LongBags(read, rows, mask, at_once, xy, beside)
     return Bags(read(rows, mask), mask, xy, covariates=beside)
+
+
+def gather_images(
+    data: Packed,
+    hyper: Hyper,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+    canvas: tuple[int, int],
+    key: Key[Array, ""] | None = None,
+    augmenting: Augment | None = None,
+) -> Images:
+    """Images out of the packed study, at the top left of a canvas, scaled for this run.
+
+    Args:
+        data: the packed study.
+        hyper: the run's values.
+        index: rows of the study.
+        weight: fillers (0) become all padding.
+        canvas: height and width, no less than any image's.
+        key, augmenting: given in training only: what happens to images at random.
+    """
+    size = data.sizes[index]
+    height, width = (jnp.arange(n, dtype=jnp.int32) for n in canvas)
+    rows = data.offsets[index][:, None, None] + height[:, None] * size[:, 1, None, None] + width
+    x = jnp.take(data.x, rows, axis=0, mode="clip")
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if key is not None and augmenting is not None:
+        x, size = augment(Placed(x, size), key, augmenting)
+    mask = real(size, *canvas) & (weight > 0)[:, None, None]
+    if hyper.shift is not None:
+        x = (x - hyper.shift) * hyper.inverse_scale
+    return Images(jnp.where(mask[..., None], x, 0.0), mask)
 
 
 def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
@@ -212,8 +249,13 @@ def learn_gathered(
 ) -> Learned:
     """`learn` from bags of the packed study, padded to `length`."""
     draws = step_key(key, position)
-    at_once = setup.train.instances_at_once
-    bags = gather(data, hyper, index, weight, length, jax.random.fold_in(draws, 0), setup.train, at_once)
+    own = jax.random.fold_in(draws, 0)
+    bags: Bags | Images
+    if setup.canvas is not None:
+        bags = gather_images(data, hyper, index, weight, setup.canvas, own, setup.train.augment)
+    else:
+        at_once = setup.train.instances_at_once
+        bags = gather(data, hyper, index, weight, length, own, setup.train, at_once)
     return learn(setup, hyper, draws, params, buffers, Batch(bags, data.target[index], weight, index))
 
 
@@ -225,7 +267,6 @@ def step_key(key: Key[Array, ""], position: tuple[Int[Array, ""], Int[Array, ""]
 def learn(setup: Setup, hyper: Hyper, draws: Key[Array, ""], params: Any, buffers: Any, batch: Batch) -> Learned:
     """Loss and gradient on bags that are at hand; `draws` is the key of this step."""
     bags = batch.bags
-    assert isinstance(bags, Bags)
 
     def objective(params: Any) -> tuple[Array, Any]:
         key, precision = jax.random.fold_in(draws, 1), setup.train.precision
@@ -332,8 +373,16 @@ def predict_step(
     buffers: Any,
     index: Int[Array, "b"],
     weight: Float[Array, "b"],
-) -> tuple[Float[Array, "b c"], Float[Array, "b n"] | None]:
-    """Logits, and attention averaged over heads, of some bags on all their instances."""
+) -> tuple[Float[Array, "b c"], Float[Array, "b n"] | Float[Array, "b h w c"] | None]:
+    """Logits, and attention averaged over heads, of some bags on all their instances.
+
+    Of images the second is the map of probabilities [b, h, w, c] that the model fused, in the canvas.
+    """
+    if setup.canvas is not None:
+        images = gather_images(data, hyper, index, weight, setup.canvas)
+        output, _ = forward(setup.graph, params, buffers, images, None, setup.train.precision)
+        maps = output.extras.get("maps", {})
+        return output.logits, next(iter(maps.values()), None)
     bags = gather(data, hyper, index, weight, length, at_once=setup.train.instances_at_once)
     output, _ = forward(setup.graph, params, buffers, bags, None, setup.train.precision)
     return output.logits, None if output.attention is None else output.attention.mean(-1)

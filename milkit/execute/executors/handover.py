@@ -27,7 +27,7 @@ from milkit.types import Bag
 
 BAGS = "bags.safetensors"
 ARRAYS = ("x", "coords_um", "coords_px")
-"""Arrays of a bag, in the order of its fields."""
+"""Arrays of a bag, those that may be absent too."""
 
 
 def bags_to_bytes(data: InMemory) -> bytes:
@@ -58,8 +58,8 @@ def bags_from(file: Path) -> InMemory:
             said = json.loads(f.metadata()["milkit"])
             bags = [
                 Bag(
-                    head["id"],
-                    *[_array(f, f"{i}/{name}", head[name]) if name in head else None for name in ARRAYS],
+                    id=head["id"],
+                    **{name: _array(f, f"{i}/{name}", head[name]) for name in ARRAYS if name in head},
                     tile_um=head["tile_um"],
                     mpp=head["mpp"],
                 )
