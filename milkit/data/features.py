@@ -97,9 +97,12 @@ def open_features(
     if all(_may_be_store(p) for p in paths):
         stores = [(str(p), open_store(p)) for p in paths]
     else:
-        found = find(paths, layout)
-        if found.layout != STORE:
-            return source_of(found, Given(mpp, tile_um, encoder, unit, tuple(allow)), patches)
+        try:
+            found = find(paths, layout)
+            if found.layout != STORE:
+                return source_of(found, Given(mpp, tile_um, encoder, unit, tuple(allow)), patches)
+        except OSError as error:  # a folder that may not be listed, a name too long for what is looked for beside it
+            raise DataError(f"{error.filename or paths[0]} cannot be read: {error.strerror or error}.") from None
         stores = [(str(file), open_store(file)) for file in found.files]
     for option, value in (("encoder", encoder), ("patches", patches), ("unit", unit)):
         if value:
