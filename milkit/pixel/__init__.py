@@ -1,0 +1,1 @@
+"""Pixel-level models: an image is a bag, its pixels the instances. One paper a file."""
