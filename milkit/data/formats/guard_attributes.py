@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import h5py
@@ -18,6 +18,12 @@ MOST_VALUES = 65_536
 MOST_TEXTS = 16
 """Texts of variable length in one attribute: each may be as long as the file, and all may be the same bytes."""
 _NONE = object()
+
+
+@lru_cache(maxsize=32)
+def _in_memory(dtype: np.dtype) -> Any:
+    """HDF5's name for numbers as NumPy holds them."""
+    return h5t.py_create(dtype)
 
 
 class Inside:
@@ -54,13 +60,14 @@ class Attributes(h5py.AttributeManager):
 
     def _read(self, name: str) -> Any:
         attribute = self.get_id(name)
-        if not self._readable(attribute):
+        kind, shape = attribute.get_type(), attribute.shape
+        if not self._readable(kind, shape):
             return _NONE
-        if not isinstance(attribute.get_type(), (h5t.TypeIntegerID, h5t.TypeFloatID)):
+        if not isinstance(kind, (h5t.TypeIntegerID, h5t.TypeFloatID)):
             return super().__getitem__(name)
-        # what h5py does with numbers, without opening the attribute again
-        value = np.empty(attribute.shape, attribute.dtype)
-        attribute.read(value)
+        # what h5py does with numbers, without opening the attribute or making its type again
+        value = np.empty(shape, kind.dtype)
+        attribute.read(value, _in_memory(value.dtype))
         return value[()] if value.ndim == 0 else value
 
     def __contains__(self, name: object) -> bool:
@@ -83,8 +90,7 @@ class Attributes(h5py.AttributeManager):
         return value
 
     @staticmethod
-    def _readable(attribute: Any) -> bool:
-        kind, shape = attribute.get_type(), attribute.shape
+    def _readable(kind: Any, shape: tuple[int, ...] | None) -> bool:
         if shape is None:
             return False
         count = math.prod(shape)
