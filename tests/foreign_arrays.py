@@ -1,6 +1,8 @@
 """Feature files as torchmil, Owkin, soma (slide2vec, hs2p), DSMIL and slideflow write them, and bare tensors."""
 
 import json
+import pickle
+import zipfile
 
 import numpy as np
 
@@ -93,6 +95,16 @@ def soma(run, sample, x, xy, *, ending="npz", kind="tile_embeddings", mpp=0.25, 
         "annotation": "tissue", **said,
     }  # fmt: skip
     (run / kind / f"{sample}.meta.json").write_text(json.dumps(held, indent=2, sort_keys=True))
+    return path
+
+
+def pickled(path, x):
+    """A NumPy array given to torch.save, as TRIDENT does it: the same bytes, without torch; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{path.stem}/data.pkl", pickle.dumps(x, protocol=2))
+        archive.writestr(f"{path.stem}/byteorder", "little")
+        archive.writestr(f"{path.stem}/version", "3\n")
     return path
 
 

@@ -1,6 +1,7 @@
-"""`<slide>.pt`, one tensor [N, d] a slide, as CLAM (`pt_files/`) and TRIDENT write it, and many scripts.
+"""`<slide>.pt`, one tensor [N, d] a slide, as CLAM (`pt_files/`) writes it, and many scripts; TRIDENT's is an array.
 
-The tensor is all there is: positions and tile size lie in other files, and are joined by name where those are found:
+TRIDENT (0.3) gives `torch.save` a NumPy array, which becomes a pickle; `pt_array.py` reads it. It or the tensor is all
+there is: positions and tile size lie in other files, and are joined by name where those are found:
 TRIDENT's `../patches/<slide>_patches.h5`, CLAM's `../h5_files/<slide>.h5` (positions) and `patches/<slide>.h5` (both).
 A dict is read where the features in it can be told; `coords` in it have no unit.
 """
@@ -17,6 +18,7 @@ from milkit.data.formats.header import Header, attributes, number
 from milkit.data.formats.kind import holds
 from milkit.data.formats.layout import Layout
 from milkit.data.formats.npy_file import check_positions, digest, sampled_rows
+from milkit.data.formats.pt_array import Pickled
 from milkit.data.formats.pt_file import array, tensors
 from milkit.errors import DataError
 
@@ -145,6 +147,8 @@ def positions(slide: Header) -> np.ndarray | None:
 def sample(slide: Header) -> str:
     """Digest of some rows."""
     found = tensors(slide.path).features
+    if isinstance(found, Pickled):
+        return found.digest
     return digest(tuple(found.shape), array(found[sampled_rows(len(found))]))
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from milkit.data.formats.guard_bytes import regular
-from milkit.data.formats.npy_file import opened
+from milkit.data.formats.npy_file import check_matrix, opened
+from milkit.data.formats.pt_array import Pickled, pickled_array
 from milkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ class Tensors:
     """What a file holds.
 
     Attributes:
-        features: the tensor [n, d].
+        features: the tensor [n, d], or the array that stands in its place.
         coords: positions [n, 2] where the file has them under that name, else None.
     """
 
-    features: "torch.Tensor"
+    features: "torch.Tensor | Pickled"
     coords: "torch.Tensor | None" = None
 
 
@@ -126,6 +127,10 @@ def tensors(path: Path, instead: str = "") -> Tensors:
     Raises:
         DataError: as `load`; where the features cannot be told, with what the file holds; no matrix of floats.
     """
+    instead_of_one = pickled_array(path)
+    if instead_of_one is not None:
+        check_matrix(path, instead_of_one.shape, instead_of_one.dtype)
+        return Tensors(instead_of_one)
     held = load(path, instead)
     torch = torch_for(path)
     if isinstance(held, torch.Tensor):
@@ -180,8 +185,10 @@ def _checked(path: Path, tensor: "torch.Tensor", *, any_kind: bool = False) -> "
     return tensor
 
 
-def array(tensor: "torch.Tensor") -> np.ndarray:
+def array(tensor: "torch.Tensor | Pickled") -> np.ndarray:
     """A copy of a tensor's values, in their own precision and row by row; the file is let go of."""
+    if isinstance(tensor, Pickled):
+        return tensor.values()
     import torch
 
     if tensor.dtype is torch.bfloat16:
