@@ -9,7 +9,8 @@ from milkit.check.evidence import Evidence
 from milkit.check.finding import Finding, Severity, finding, plural
 
 FAINT = 1
-"""Equal rows below `duplicates.ROWS`: said in a note."""
+"""Equal rows that are said in a note, or across roles in a warning."""
+TWO = 2
 
 
 def look(e: Evidence) -> list[Finding]:
@@ -21,8 +22,10 @@ def look(e: Evidence) -> list[Finding]:
     nature = by_nature(g, pairs)
     same = [p for p in pairs if p.same]
     near = [p for p in pairs if p.whole and not p.same]
-    part = [p for p in pairs if p.part and not p.whole]
-    faint = [p for p in pairs if p.equal >= FAINT and not p.part and not p.whole]
+    rest = [p for p in pairs if not p.whole]
+    # where no row is common, two rows that are equal to the bit are no blank tiles
+    part = [p for p in rest if p.part or (p.equal >= TWO and not common and not nature)]
+    faint = [p for p in rest if p.equal >= FAINT and p not in part]
     found = [
         *_group(
             e, same, "duplicate_features", "hold the same instances to the bit", "certain: equal to the bit", False

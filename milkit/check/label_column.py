@@ -21,6 +21,8 @@ from milkit.check.finding import Finding, finding, plural
 
 PERMUTATIONS = 200
 NEAR_PERFECT = 0.95
+OWN = 0.75
+"""From this AUROC, a column of two values of which one stands in bags of one class only is looked at."""
 GAP = 2.0
 """Gap between the clumps of a copied label, in widths of the wider clump. 20 draws of a normal law are about 4 SD wide,
 so classes would have to lie 12 SD apart: no natural feature does."""
@@ -73,8 +75,10 @@ def look(e: Evidence) -> list[Finding]:
                 "feature of an instance is so",
             )
         )
-    least = max(NEAR_PERFECT, columns.chance)
-    near = [j for j in order.tolist() if j not in why and best[j] > least and _two_values(e)[j]]
+    two = _two_values(e)
+    own = _of_one_class(pooled[1], y) | _of_one_class(-pooled[2], y)
+    telling = two & (best > columns.chance) & ((best >= NEAR_PERFECT) | (own & (best >= OWN)))
+    near = [j for j in order.tolist() if j not in why and telling[j]]
     if near:
         found.append(
             finding(
@@ -160,6 +164,12 @@ def _two_values(e: Evidence) -> Bool[np.ndarray, " d"]:
     inside = -square + (low + high) * total - n.sum() * low * high
     scale = n.sum() * np.maximum(np.maximum(low**2, high**2), 1e-300)
     return (high > low) & (np.abs(inside) <= 1e-9 * scale)
+
+
+def _of_one_class(high: Float[np.ndarray, "b d"], y: Int64[np.ndarray, " b"]) -> Bool[np.ndarray, " d"]:
+    """Columns whose largest value stands in bags of one class only, as a label of instances does."""
+    holds = high == high.max(0)
+    return np.sum([holds[y == c].any(0) for c in np.unique(y)], axis=0) == 1
 
 
 def _is_label(

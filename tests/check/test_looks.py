@@ -144,6 +144,11 @@ def test_a_copy_needs_a_gap_wider_than_its_clumps():
     assert not label_column._copy(np.array([0, 0, 1, 0, 1, 1.0]), y)
 
 
+def test_a_value_of_one_class_only():
+    high = np.array([[0, 1], [0, 1], [1, 1], [0, 0.0]])
+    assert label_column._of_one_class(high, np.array([0, 0, 1, 1])).tolist() == [True, False]
+
+
 def test_cramers_v_by_hand():
     assert cramers_v(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])) == 1
     assert cramers_v(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])) == 0

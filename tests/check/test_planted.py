@@ -49,6 +49,16 @@ def test_defects_in_other_real_sets(shared, monkeypatch, name, defect):
     assert {f.kind for f in checked.errors} <= set(wanted.kinds)
 
 
+def test_two_equal_rows_are_a_copy_where_rows_are_never_equal_and_one_is_a_warning(musk1):
+    for rows, kind, severity in ((2, "copied_instances", "error"), (1, "repeated_rows", "warning")):
+        c = musk1.copy()
+        a, b = planting.across(c, np.random.default_rng(1), 8)
+        c.bags[b] = np.concatenate([c.bags[b], c.bags[a][:rows]])
+        found = {f.kind: f for f in planting.run(c).findings}
+        assert found[kind].severity == severity
+        assert a in found[kind].where
+
+
 def test_the_official_split_of_glas_leaks_patients(shared, monkeypatch):
     """11 of its 16 patients stand in train and in test, as the data's own page says."""
     monkeypatch.setenv("MILKIT_DATA", str(shared / "data"))
