@@ -33,6 +33,12 @@ def _root(path: Path) -> Path | None:
     return _root(below[0]) if len(below) == 1 else None
 
 
+def _place(path: Path) -> tuple[Path, Path | None]:
+    """The path and the root, as the user wrote them where the parents are in what was written."""
+    root = _root(path)
+    return (path, root) if root is not None else (path.absolute(), _root(path.absolute()))
+
+
 def _features(path: Path, root: Path) -> list[Path]:
     """The folders with features that a path may mean."""
     if path.parent == root / FEATURES:
@@ -45,10 +51,10 @@ def _features(path: Path, root: Path) -> list[Path]:
 
 def is_torchmil(path: Path, content: None = None) -> bool:
     """Whether a folder is one of torchmil's: arrays of features with labels or positions of the same names beside."""
-    root = _root(path.absolute())
+    path, root = _place(path)
     if root is None:
         return False
-    names = {file.name for folder in _features(path.absolute(), root) for file in folder.glob("*.npy")}
+    names = {file.name for folder in _features(path, root) for file in folder.glob("*.npy")}
     beside = {file.name for mark in MARKS for file in (root / mark).glob("*.npy")}
     return bool(names & beside)
 
@@ -59,9 +65,10 @@ def headers(path: Path, content: None = None) -> tuple[Header, ...]:
     Raises:
         DataError: several sets of features; arrays that do not fit.
     """
-    root = _root(path.absolute())
-    assert root is not None
-    folders = _features(path.absolute(), root)
+    path, root = _place(path)
+    if root is None:
+        raise DataError(f"{path} changed since it was looked at: no {FEATURES} with labels or positions beside.")
+    folders = _features(path, root)
     if len(folders) > 1:
         named = and_more([str(folder) for folder in folders[:5]], len(folders))
         raise DataError(f"{path} holds several sets of features; give one of them: {named}.")

@@ -61,3 +61,12 @@ def test_places_of_another_number_of_tiles_are_refused(folder, features):
 def test_an_array_of_labels_is_no_label_of_a_bag(folder, features):
     torchmil(folder / "set", "a", features(1), label=[0, 1])
     assert open_features("set").labels == {}
+
+
+def test_the_folder_of_the_features_from_within(folder, features, monkeypatch):
+    torchmil(folder / "set", "a", features(1), label=1, features="features/features_UNI")
+    monkeypatch.chdir(folder / "set" / "features")
+    assert open_features("features_UNI").labels == {"a": "1"}
+    monkeypatch.chdir(folder / "set")
+    assert open_features(".").labels == {"a": "1"}
+    assert str(open_features("features").slides["a"].path) == "features/features_UNI/a.npy"
