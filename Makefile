@@ -70,6 +70,7 @@ bench: $(VENV)/.parity
 	$(BIN)/python -m benchmarks.wide_bags --quick --out benchmarks/results/wide_bags.json
 	$(BIN)/python -m benchmarks.study --quick --out benchmarks/results/study.json
 	$(BIN)/python -m benchmarks.stream --quick --out benchmarks/results/stream.json
+	$(BIN)/python -m benchmarks.read_speed --quick --out benchmarks/results/read_speed.json
 
 # A python that is named has all it needs (JAX with CUDA, pytest, jaxtyping, beartype); the flag makes equal seeds equal.
 gpu: $(if $(filter command,$(firstword $(origin BIN))),,$(VENV)/.gpu)
