@@ -1,6 +1,7 @@
-"""Feature files of other tools, read in place: one layout a module, listed in `known.py`.
+"""Feature files of other tools, read in place: one layout a module, all of them in `known.py`.
 
-`find.py` finds the files of a folder and which layout claims them, `source.py` puts their headers together,
-`slide_files.py` is the source of features that is made of them, `given.py` what the user says where files do not, and
-`scale.py` takes level-0 pixels to micrometres. `guard_*.py` stand between the layouts and what others wrote.
+`kind.py` tells what kind of file something is, `find.py` which files a path holds and whose they are, `layout.py` is
+what a module of a tool provides, `given.py` what the user adds, `slide_files.py` makes a source of features of both,
+and `scale.py` takes pixels of level 0 to micrometres. Files of others are opened through `guard_*.py`, `npy_file.py`,
+`npz_file.py`, `pt_file.py`, `pt_array.py` and `json_file.py`, which believe nothing that a file claims.
 """
