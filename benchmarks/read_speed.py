@@ -256,7 +256,6 @@ def main() -> None:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     keys = (
         "fraction_of_fromfile",
-        "fraction_of_fromfile_median",
         "ratio_trident_full",
         "ratio_trident_random",
         "ratio_clam_full",
