@@ -22,6 +22,8 @@ import numpy as np
 
 from milkit.bag import Bag
 from milkit.check import Checked, check_cohort
+from milkit.check.duplicates import alike
+from milkit.check.gather import gather
 from milkit.data.memory import MemorySource
 
 CLASSIC = ("musk1", "musk2", "fox", "tiger", "elephant", "ucsb_breast_features", "web1")
@@ -397,6 +399,20 @@ def look_for(planted: Planted, checked: Checked) -> str:
     return ""
 
 
+def margins(c: Cohort) -> dict[str, float]:
+    """How near a clean set comes to a false alarm on copies, over all pairs of bags."""
+    ids = tuple(c.bags)
+    lengths = np.array([len(c.bags[i]) for i in ids], np.int64)
+    source = MemorySource(ids, lengths, next(iter(c.bags.values())).shape[1], {}, {i: Bag(i, c.bags[i]) for i in ids})
+    pairs, common = alike(gather(source, ids))
+    return {
+        "rows_equal_to_the_bit": max((p.equal for p in pairs), default=0),
+        "rows_nearer_than_copy": max((p.close for p in pairs), default=0),
+        "share_of_smaller_bag_matched": round(max((p.least for p in pairs if p.near > 1), default=0.0), 3),
+        "common_rows": common,
+    }
+
+
 def cases(names: list[str], seeds: int = 1) -> Iterator[dict[str, Any]]:
     """One row a set and defect; the defect "none" is the clean set."""
     for name in names:
@@ -408,6 +424,7 @@ def cases(names: list[str], seeds: int = 1) -> Iterator[dict[str, Any]]:
             "warnings": [f.kind for f in checked.findings if f.severity == "warning"],
             "notes": [f.kind for f in checked.findings if f.severity == "note"],
             "cpu_seconds": round(time.process_time() - started, 2),
+            "margins": margins(clean),
         }  # fmt: skip
         for defect in DEFECTS:
             for seed in range(seeds):

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from milkit.check.duplicates import COPY, RARE, RATIO, Pair, alike, by_nature
 from milkit.check.evidence import Evidence
 from milkit.check.finding import Finding, Severity, finding, plural
@@ -125,16 +123,3 @@ def _said(e: Evidence, p: Pair, where: str) -> str:
         labels = ", different labels" if (y >= 0).all() and y[0] != y[1] else ""
     size = f"{said} of {g.lengths[a]} and {g.lengths[b]} instances"
     return f"{g.ids[a]} and {g.ids[b]} ({size}{labels}{'; ' if where else ''}{where})"
-
-
-def margins(e: Evidence) -> dict[str, float]:
-    """How near a cohort comes to a false alarm: the largest share of a bag matched, and rows copied, of all pairs."""
-    assert e.g is not None
-    pairs, _ = alike(e.g)
-    rest = [p for p in pairs if not p.same]
-    return {
-        "largest_share": float(max((p.share for p in rest), default=0.0)),
-        "most_equal": float(max((p.equal for p in rest), default=0)),
-        "most_close": float(max((p.close for p in rest), default=0)),
-        "pairs": float(np.sum([p.near > 0 for p in rest])),
-    }

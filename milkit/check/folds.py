@@ -27,8 +27,9 @@ ID_NAMES = (
     "filename", "patient_id", "patient", "case_id", "case", "id", "name",
 )  # fmt: skip
 PATIENT_NAMES = ("patient", "patient_id", "case", "case_id")
-ROLE_COLUMNS = ("role", "split", "set", "subset", "part", "partition", "phase", "fold")
-NUMBER_COLUMNS = ("repeat", "repetition", "rep", "seed", "fold", "fold_id", "split_id", "split", "inner", "inner_fold")
+ROLE_COLUMNS = ("role", "split", "set", "subset", "part", "partition", "phase", "data_split", "fold")
+TESTED_COLUMNS = ("fold", "test_fold", "cv_fold", "fold_id", "split", "split_id")
+NUMBER_COLUMNS = ("repeat", "repetition", "rep", "seed", *TESTED_COLUMNS, "inner", "inner_fold")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,7 @@ def _long(lower: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, list
             name = ", ".join(f"{lower[i].replace('_', ' ')} {_number(row[i])}" for i in numbers) or "the split"
             made.setdefault(name, []).append((row[ids], WORDS.get(row[role].lower(), "")))
         return made
-    tested = next((i for i in numbers if lower[i] in ("fold", "fold_id", "split", "split_id")), None)
+    tested = next((i for i in numbers if lower[i] in TESTED_COLUMNS), None)
     return _by_number(lower, rows, ids, tested, [i for i in numbers if i != tested]) if tested is not None else {}
 
 

@@ -38,6 +38,8 @@ LAYOUTS = [
         "slide_id,repeat,fold|a,0,0|b,0,1|a,1,1|b,1,0",
         [[TE, TR, "", ""], [TR, TE, "", ""], [TR, TE, "", ""], [TE, TR, "", ""]],
     ),
+    ("case,cv_fold|p,1|q,2|r,2", [[TE, TE, TR, TR], [TR, TR, TE, TE]]),
+    ("case_id,slide_id,fold,split|p,a,1,train|q,c,1,tune|r,d,1,test", [[TR, "", VA, TE]]),
     ("patient_id,split|p,train|q,test|r,test", [[TR, TR, TE, TE]]),
     (",train,val,test|0,a,c,d|1,b,,", [[TR, TR, VA, TE]]),
     (
