@@ -63,7 +63,7 @@ def test_info_of_features(features, said):
     assert [fact["fact"] for fact in found["missing"]] == ["mpp"]
     assert found["missing"][0]["option"].startswith("--mpp")
     assert "s0.h5" in found["missing"][0]["where"]
-    assert any("s1" in note for note in found["notes"])
+    assert found["notes"] == ["1 slides hold no instance: s1"]  # what is missing is not said twice
     placed = said("info", features, "--mpp", "0.25", "--json")
     assert (placed["mpp"], placed["mpp_level0"], placed["tile_um"], placed["missing"]) == (0.5, 0.25, 128.0, [])
     text = said("info", features)
@@ -165,6 +165,8 @@ def test_pack_refuses_in_words(features, said, tmp_path):
     assert (tmp_path / "s.h5").read_bytes() == b"mine"
     assert "--help" in said("pack", features, status=2)
     assert "shard_gib=-1" in said("pack", features, "--out", "t.h5", "--shard-gib", "-1", status=2)
+    assert "cannot be made" in said("pack", features, "--out", "s.h5/x/t.h5", status=2)
+    assert "cannot be written" in said("pack", features, "--to", "clam", "--out", "s.h5/t", "--mpp", "0.25", status=2)
     assert "workers=0" in said("pack", features, "--out", "t.h5", "--workers", "0", status=2)
 
 

@@ -15,7 +15,7 @@ from milkit.data.features import FeatureSource, Joined
 from milkit.data.formats.kind import TEXT_SUFFIXES, kind_of
 from milkit.data.formats.known import LAYOUTS
 from milkit.data.formats.slide_files import SlideFiles
-from milkit.data.missing import missing_facts
+from milkit.data.missing import missing_facts, other_notes
 from milkit.data.pack.plan import Asked, open_asked
 from milkit.data.pack.provenance import labels_of
 from milkit.data.store import Store
@@ -243,7 +243,7 @@ def _of_features(asked: Asked) -> Description:
         encoder=opened.encoder,
         labels=_labels(source),
         missing=tuple(fact.to_json for fact in missing),
-        notes=_notes(opened.notes, opened.empty),
+        notes=_notes(other_notes(opened.notes, missing), opened.empty),
         bytes=sum(size_of(Path(path)) for path in asked.paths),
         said=said,
     )

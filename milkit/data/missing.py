@@ -32,6 +32,21 @@ class Missing:
         return asdict(self)
 
 
+BEGIN = {
+    "encoder": ("the encoder is not known",),
+    "mpp": ("positions in micrometres are not known",),
+    "tile_um": ("the tile size of",),
+    "unit": ("positions are not used",),
+}
+"""How the notes of a source begin that say the same."""
+
+
+def other_notes(notes: Sequence[str], missing: Sequence[Missing]) -> list[str]:
+    """The notes of a source that say more than which facts are missing."""
+    said = tuple(start for fact in missing for start in BEGIN.get(fact.fact, ()))
+    return [note for note in notes if not (said and note.startswith(said))]
+
+
 def missing_facts(source: FeatureSource, encoder: str | None = None) -> tuple[Missing, ...]:
     """What is not known of some features.
 

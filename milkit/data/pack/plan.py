@@ -107,7 +107,7 @@ def open_asked(asked: Asked, empty: bool = False) -> Opened:
             notes.append(f"{len(absent)} of {len(wanted)} rows of {asked.cohort} have no features, such as {absent[0]}")
     else:
         if isinstance(asked.mpp, str) and asked.mpp not in ("", NONE):
-            raise DataError(f"mpp={asked.mpp!r} is a column of a table; name the table: cohort='clinical.csv'.")
+            raise DataError(f"mpp={asked.mpp!r} is a column of a table; name the table: --cohort clinical.csv.")
         number = None if isinstance(asked.mpp, str) else asked.mpp
         source = open_features(list(asked.paths), mpp=number, **options)
     said = source.provenance.get("encoder")

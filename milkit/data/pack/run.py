@@ -11,7 +11,7 @@ from operator import add
 from pathlib import Path
 
 from milkit.data.formats.header import Unit
-from milkit.data.missing import missing_facts
+from milkit.data.missing import missing_facts, other_notes
 from milkit.data.pack.journal import Work, Written
 from milkit.data.pack.packer import Packer, Progress
 from milkit.data.pack.plan import Asked, Dtype, Plan, plan
@@ -116,12 +116,24 @@ def _check_target(settled: Plan, out: Path, work: Work, overwrite: bool, resume:
         raise DataError(f"{out} is among the features to be packed; give another name.")
     if there and not overwrite:
         raise DataError(f"{there[0]} is there already; --overwrite replaces it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     need = sum(settled.opened.lengths) * settled.row_bytes
     if not work.path.exists() and (free := shutil.disk_usage(out.parent).free) < need:
         raise DataError(
             f"The store takes {need / 2**30:.1f} GiB, but {out.parent} has {free / 2**30:.1f} GiB left; make room."
         )
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder that something is written into.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"The folder {path} cannot be made: {error.strerror or error}.") from None
 
 
 def _is_published(work: Work, shard: Shard) -> bool:
@@ -146,7 +158,7 @@ def _report(
     files = tuple(shard.path for shard in settled.shards)
     entries = [done[i] for i in range(len(settled.opened.ids))]
     missing = missing_facts(settled.opened.source, settled.opened.encoder)
-    notes = list(settled.opened.notes)
+    notes = other_notes(settled.opened.notes, missing)
     for name in ("coords_um", "coords_px"):
         some = sum(bool(getattr(entry, name)) for entry in entries)
         if 0 < some < len(entries) and not all(entry.coords_px for entry in entries):

@@ -85,9 +85,10 @@ def write_back(
         raise DataError(f"{out} is there already and not an empty folder; give the name of a new one.")
     opened = open_asked(asked)
     names = [check_name(name) for name in opened.ids]  # all of them, before anything is written
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    work = out.with_name(f".{out.name}.tmp")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
         inside = work / out.name
         inside.mkdir()
         for done, name in enumerate(names):
