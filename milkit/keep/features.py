@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milkit.data.feature_sets import FeatureSet, sets_of
 from milkit.data.features import FeatureSource, open_features
 from milkit.data.open_cohort import open_cohort
 from milkit.data.table import CohortTable
@@ -75,7 +76,8 @@ def feature_facts(source_provenance: Mapping[str, Any], dtype: str) -> dict[str,
         extra.get("encoder_digest") if isinstance(extra, dict) else None
     )
     known = {key: source_provenance.get(key) for key in ("encoder", "mpp", "tile_um", "tile_px")}
-    return {**known, "encoder_digest": digest, "dtype": dtype}
+    sets = list(source_provenance.get("feature_sets") or ())
+    return {**known, "encoder_digest": digest, "dtype": dtype, **({"feature_sets": sets} if sets else {})}
 
 
 def check_features(
@@ -116,6 +118,7 @@ def check_features(
             marks += _one_side(key, ours, other, where, allow_unknown)
         elif not _same(key, ours, other):
             raise DataError(_differs(key, ours, other, where))
+    marks += _check_sets(sets_of(facts), sets_of(theirs), where)
     digests = (facts.get("encoder_digest"), theirs["encoder_digest"])
     if all(digests) and digests[0] != digests[1]:
         raise DataError(
@@ -126,6 +129,24 @@ def check_features(
     if ours_um and their_um and not math.isclose(ours_um, their_um, rel_tol=MPP_TOLERANCE):
         marks.append(f"tiles of {their_um:g} µm, in training {ours_um:g} µm")
     return marks, notes
+
+
+def _check_sets(ours: Sequence[FeatureSet], others: Sequence[FeatureSet], where: str) -> list[str]:
+    """Marks on feature sets that one side does not name; an error where they lie side by side in another way."""
+    said, there = ([f"{s.width} of {s.encoder or s.name}" for s in sets] for sets in (ours, others))
+    if bool(ours) != bool(others):
+        knows, value = ("the model", said) if ours else (where, there)
+        return [f"feature sets unknown on one side ({knows}: {', '.join(value)})"]
+    alike = [
+        a.width == b.width and (a.encoder == b.encoder or None in (a.encoder, b.encoder))
+        for a, b in zip(ours, others, strict=False)
+    ]
+    if len(ours) != len(others) or not all(alike):
+        raise DataError(
+            f"An instance of {where} is {', '.join(there)}, that of the model {', '.join(said)}; align the sets in the "
+            "model's order."
+        )
+    return []
 
 
 def _same(key: str, ours: Any, other: Any) -> bool:

@@ -8,7 +8,8 @@ import pytest
 
 from milkit import api
 from milkit.cli import main
-from milkit.data.store import open_store
+from milkit.data.feature_sets import FeatureSet, as_json
+from milkit.data.store import open_store, write_store
 from milkit.errors import ConfigError, DataError
 from milkit.keep.features import Features, check_features
 from milkit.keep.ids import digest_features, digest_id
@@ -49,6 +50,22 @@ def test_features_of_another_kind_are_refused(tmp_path, facts, message):
         check_features(FACTS, 6, source(tmp_path, **facts), "s.h5")
 
 
+def test_feature_sets_lie_in_the_models_order(tmp_path):
+    uni, conch = FeatureSet("a", 4, "uni"), FeatureSet("b", 2, "conch")
+    facts = FACTS | {"feature_sets": as_json([uni, conch])}
+
+    def theirs(name, *sets):
+        path = tmp_path / name
+        write_store(path, planted.binary(4).bags, encoder="enc-1", mpp=0.5, tile_um=128.0, feature_sets=sets)
+        return open_store(path)
+
+    assert check_features(facts, 6, theirs("same.h5", uni, conch), "s.h5") == ([], [])
+    with pytest.raises(DataError, match="is 2 of conch, 4 of uni, that of the model 4 of uni, 2 of conch"):
+        check_features(facts, 6, theirs("turned.h5", conch, uni), "s.h5")
+    marks, _ = check_features(facts, 6, theirs("silent.h5"), "s.h5")
+    assert marks == ["feature sets unknown on one side (the model: 4 of uni, 2 of conch)"]
+
+
 def test_what_one_side_does_not_know_can_be_vouched_for_and_leaves_a_mark(tmp_path):
     store = source(tmp_path, encoder=None)
     assert check_features(FACTS, 6, store, "s.h5", ("encoder",)) == (
@@ -86,7 +103,6 @@ def test_other_tiles_and_other_weights(tmp_path):
 
 def test_the_csv_is_the_mean_over_members(ensemble, home, tmp_path):
     from milkit.keep.speak import speak
-    from milkit.types import Bag
 
     kept, store = api.load_model(ensemble), open_store(home / "other.h5")
     said = speak(kept, store.lengths, lambda i: store.read(store.ids[i]))
