@@ -58,7 +58,7 @@ def main() -> None:
         if options.again:
             again(bench, options.out)
             return
-        found = side_by_side(bench, options.seed, options.inputs, options.jobs)
+        found = side_by_side(bench, options.seed, options.inputs, options.jobs, options.minutes)
         found["command"] += " --library" if options.library else ""
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -83,7 +83,7 @@ def again(bench: Bench, out: Path) -> None:
     out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int) -> dict[str, Any]:
+def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int, minutes: float) -> dict[str, Any]:
     """All inputs of a seed, shared out among processes; JSON-able."""
     begun = time.monotonic()
     parts = [(inputs * i // jobs, inputs * (i + 1) // jobs) for i in range(jobs)]
@@ -93,7 +93,7 @@ def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int) -> dict[str, A
         if process == 0:
             status = 1
             try:
-                (bench.root / f"part{start}.json").write_text(json.dumps(run(bench, seed, start, stop)))
+                (bench.root / f"part{start}.json").write_text(json.dumps(run(bench, seed, start, stop, minutes)))
                 status = 0
             finally:
                 os._exit(status)
@@ -114,7 +114,7 @@ def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int) -> dict[str, A
         "layouts": {la: {o: counts[la, o] for o in OUTCOMES if counts[la, o]} for la in bench.layouts},
         "most_memory_bytes": max(part["memory"] for part in found),
         "slowest_seconds": round(max(part["seconds"] for part in found), 2),
-        "inputs_per_second": round(inputs / seconds, 1),
+        "inputs_per_second": round(sum(counts.values()) / seconds, 1),
         "failures": [failure for part in found for failure in part["failures"]][:200],
         "hdf5": h5py.version.hdf5_version,
         "h5py": h5py.__version__,
@@ -122,13 +122,13 @@ def side_by_side(bench: Bench, seed: int, inputs: int, jobs: int) -> dict[str, A
     }
 
 
-def run(bench: Bench, seed: int, start: int, stop: int) -> dict[str, Any]:
+def run(bench: Bench, seed: int, start: int, stop: int, minutes: float) -> dict[str, Any]:
     """Some inputs, batch by batch; JSON-able."""
     counts: Counter[tuple[str, str]] = Counter()
     failures: list[dict[str, Any]] = []
     most, slowest, begun, number = 0, 0.0, time.monotonic(), start
-    while number < stop:
-        last = min(number + BATCH, stop)
+    while number < stop and time.monotonic() - begun < 60 * minutes:
+        before, last = number, min(number + BATCH, stop)
         said, ended, at = _forked(bench, seed, number, last)
         if said is None:  # what came before the crash is done again, without it
             if at > number:
@@ -143,7 +143,7 @@ def run(bench: Bench, seed: int, start: int, stop: int) -> dict[str, Any]:
         most = max(most, (said or {}).get("memory", 0))
         slowest = max(slowest, (said or {}).get("seconds", 0.0))
         number = last
-        if (number - start) % (10 * BATCH) == 0:
+        if number // (10 * BATCH) != before // (10 * BATCH):
             print(f"{number - start:,} inputs, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
             for failure in failures[-3:]:
                 print(" ", json.dumps(failure), flush=True)

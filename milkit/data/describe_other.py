@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from milkit.data.formats.guard_bytes import regular
 from milkit.data.formats.guard_hdf5 import opened
 from milkit.data.formats.header import attributes
 from milkit.data.formats.kind import kind_of
@@ -84,7 +85,7 @@ def _model(path: Path) -> Other | None:
 
 
 def _image(path: Path) -> Other | None:
-    with path.open("rb") as file:
+    with open(regular(path), "rb") as file:
         start = file.read(16)
     name = next((name for magic, name in IMAGES.items() if start.startswith(magic)), None)
     if name is None and path.suffix.lower() not in SLIDES:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
+from milkit.data.formats.guard_bytes import regular
 from milkit.errors import DataError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -30,7 +31,7 @@ def kind_of(path: Path) -> str:
         DataError: a file that cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open(regular(path), "rb") as file:
             start = file.read(512)
             if start[:8] != HDF5 and any(_at(file, place) for place in (512, 1024, 2048, 4096)):
                 return "hdf5"
