@@ -182,12 +182,16 @@ def _on_table(
 ) -> Folds:
     """The roles laid onto the table's rows; ids are slides or patients, whichever are known."""
     ids = {name for pairs in given.values() for name, _ in pairs if name}
-    slides, patients = set(table.slide.tolist()), set(table.patient.tolist())
-    level = "patient" if len(ids & patients) > len(ids & slides) else "slide"
+    matched = {}
+    for level, names in (("slide", table.slide), ("patient", table.patient)):
+        known = set(names.tolist())
+        mended = repairs(sorted(ids - known), sorted(known - ids))
+        matched[level] = (len(ids & known) + len(mended[0]), len(ids & known), mended)
+    level = max(matched, key=lambda name: matched[name][:2])  # of equal ones the slide
+    repaired, how = matched[level][2]
     rows_of: dict[str, list[int]] = {}
     for i, name in enumerate((table.slide if level == "slide" else table.patient).tolist()):
         rows_of.setdefault(name, []).append(i)
-    repaired, how = repairs(sorted(ids - set(rows_of)), sorted(set(rows_of) - ids))
     splits = []
     for split, pairs in given.items():
         role = np.full(len(table), "", "U10")

@@ -70,6 +70,12 @@ def test_ids_that_lost_zeros_are_laid_where_they_belong(tmp_path):
     assert folds.unknown == ("x",)
 
 
+def test_slides_without_their_zeros_are_not_taken_for_patients_called_by_numbers(tmp_path):
+    cohort = table(["0001", "0002", "0003"], ["1", "2", "2"])
+    folds = read_folds(written(tmp_path / "f.csv", "slide_id,split\n1,train\n2,test\n3,train\n"), cohort)
+    assert (folds.level, folds.splits[0].role.tolist()) == ("slide", ["train", "test", "train"])
+
+
 def test_what_is_no_folds_says_so(tmp_path):
     with pytest.raises(ProtocolError):
         read_folds(written(tmp_path / "f.csv", "colour,shape\nred,round\n"), FOUR)
