@@ -20,6 +20,8 @@ LEAST_SPREAD = 0.02
 """Of a column's mean: the SD counts as at least that."""
 STILL = 0.98
 """Share of rows that hold the median, from which a column is left out of the projections (not of the hashes)."""
+FEWEST_MOVING = 16
+"""Columns that must be left; with fewer none is left out."""
 _ROWS = 512
 
 
@@ -46,7 +48,7 @@ class Sketcher:
         usable = sd > 1e-6 * np.abs(centre) + 1e-12
         # columns that move in a few rows only would make those rows unlike all others, whatever else they hold
         moving = usable & ((sample == np.median(sample, 0)).mean(0) <= STILL)
-        usable = moving if moving.sum() > 0.1 * usable.sum() else usable
+        usable = moving if moving.sum() >= FEWEST_MOVING else usable
         # a column that is nearly constant must not drown the others where a scanner's gain moves it by a per cent
         sd = np.maximum(sd, LEAST_SPREAD * np.abs(centre))
         axes = rng.standard_normal((d, WIDTH)) / np.sqrt(WIDTH)
