@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="repeat what failed in --out, and note there how it ends now"
     )
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many, with fewer inputs")
     parser.add_argument("--library", action="store_true", help="read HDF5 files by h5py alone")
     parser.add_argument("--only", type=int, help="repeat one input, in this process")
     parser.add_argument("--out", type=Path)
