@@ -1,12 +1,14 @@
 """DSMIL (2021): `<set>/<class>/<slide>.csv`, one instance a line under a header `0,1,...,d-1`, and tables `0,label`.
 
-Numbers have four digits (`%.4f`) and are read as float32. Known by the header; a folder of such files is read, and a
-folder of folders, one a class, whose table (`<set>.csv`: path, label) gives the labels. No positions. Text has no
-index, so lines are counted when a folder is opened: its bytes are read once, and not parsed.
+Numbers have four digits (`%.4f`) and are read as float32. Known by the header, which counts (others write
+`f1,f2,...`); a folder of such files is read, and a folder of folders, one a class, whose table (`<set>.csv`: path,
+label) gives the labels. No positions. Text has no index, so lines are counted when a folder is opened: its bytes are
+read once, and not parsed.
 """
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -22,6 +24,7 @@ from milkit.errors import DataError
 TOOL = "DSMIL"
 MOST_LINE = 4 << 20
 """Bytes of one line: 65,536 features of 64 characters."""
+_COUNTED = re.compile(r"([A-Za-z_. -]{0,20}?)([01])")
 MOST_TABLE = 64 << 20
 BLOCK = 1 << 20
 
@@ -32,9 +35,13 @@ def _first_line(path: Path) -> str:
 
 
 def _columns(line: str) -> int:
-    """Features d of a header `0,1,...,d-1`, 0 where it is none."""
-    names = line.split(",")
-    return len(names) if len(names) > 1 and names == [str(i) for i in range(len(names))] else 0
+    """Features d of a header that counts, such as `0,1,...,d-1` or `f1,f2,...,fd`; 0 where it does not."""
+    names = [name.strip().strip('"') for name in line.split(",")]
+    word = _COUNTED.fullmatch(names[0])
+    if word is None or len(names) < 2:
+        return 0
+    begin = int(word[2])
+    return len(names) if begin < 2 and names == [f"{word[1]}{begin + i}" for i in range(len(names))] else 0
 
 
 def is_dsmil(path: Path, content: None = None) -> bool:

@@ -48,6 +48,19 @@ def test_empty_lines_and_windows_lines_are_no_instances(folder):
     assert open_features(["b.csv", "c.csv"]).lengths.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("header", ["0,1,2", "f0,f1,f2", "feature_1,feature_2,feature_3", '"0","1","2"', "x 0,x 1,x 2"])
+def test_headers_that_count(folder, header):
+    (folder / "a.csv").write_text(f"{header}\n1,2,3\n")
+    assert open_features("a.csv").read("a").x.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("header", ["0,2,1", "2,3,4", "f0,g1,f2", "0,1,label", "a,b,c", "0,1,1"])
+def test_headers_that_do_not_count_are_no_features(folder, header):
+    (folder / "a.csv").write_text(f"{header}\n1,2,3\n")
+    with pytest.raises(DataError, match=r"a\.csv"):
+        open_features("a.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
