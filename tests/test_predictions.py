@@ -255,3 +255,20 @@ def test_a_large_study_is_written_and_read_in_seconds(tmp_path):
     back = Predictions.read(tmp_path / "p.csv")
     assert time.process_time() - start < 8  # about 1.5 s of one core
     same(back, table)
+
+
+def test_maps_of_images_stand_in_a_column_of_their_own(tmp_path):
+    def rows(names, map):
+        return Predictions.of(
+            Binary(), ("n", "p"), np.zeros((len(names), 1)), np.zeros(len(names)), experiment="e", run="r", repeat=0,
+            fold=0, seed=0, selection="last", role="test", bag=names, patient=names, map=map,
+        )  # fmt: skip
+
+    table = concat([rows(["a", "b"], ["m/a.png", ""]), rows(["c"], ["m/c.png"])])
+    table.write(tmp_path / "p.csv")
+    again = Predictions.read(tmp_path / "p.csv")
+    assert again.map.tolist() == ["m/a.png", "", "m/c.png"]
+    assert again.take(np.array([2])).map.tolist() == ["m/c.png"]
+    assert rows(["a"], None).header() == table.header()[:-1]
+    rows(["a"], None).write(tmp_path / "q.csv")
+    assert Predictions.read(tmp_path / "q.csv").map is None

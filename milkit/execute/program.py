@@ -12,6 +12,7 @@ import numpy as np
 from milkit.errors import NonFiniteError
 from milkit.execute.environment import seconds_from
 from milkit.execute.folder import write_bytes, write_text
+from milkit.execute.maps import ROLES, write_maps
 from milkit.execute.optimism import Onlooker
 from milkit.execute.precision import moved_by_precision
 from milkit.execute.prepare import Prepared, Run
@@ -284,6 +285,12 @@ def write_part(
     predictions.write(folder / "predictions.csv")
     if runs[0].labels:
         return  # pictures of attention are those of all labels
+    if prepared.study.sizes is not None:
+        for selection, predicted in seen.items():
+            for p in predicted:
+                for role in set(ROLES) & set(p.roles):
+                    write_maps(folder, p.run.name, selection, p.roles[role])
+        return
     lines, maps = _attention(prepared, seen[order[0]], order[0])
     if lines:
         header = "run,repeat,fold,seed,selection,bag,slide,instance,x_um,y_um,attention,rank\n"

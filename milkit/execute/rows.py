@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from milkit.execute.maps import map_files
 from milkit.execute.prepare import Prepared, Run
 from milkit.losses import unscale
 from milkit.metrics.pooling import pool
@@ -105,4 +106,5 @@ def _rows(prepared: Prepared, selection: str, predicted: RunPrediction, role: st
         values=values,
         selected_epoch=predicted.epoch,
         threshold=threshold(prepared, predicted),
+        map=None if study.sizes is None else map_files(run.program, run.name, selection, role, bags),
     )

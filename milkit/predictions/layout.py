@@ -8,7 +8,7 @@ In this order, where `<name>` is a class, label or value and its place in the he
     multi-label   target_<label> ...     logit_<label> ...       prob_<label> ...
     regression    target_<value> ...     logit_<value> ...       pred_<value> ...
     survival      time event             logit_0 logit_1 ...     risk
-    selected_epoch threshold
+    selected_epoch threshold [map]
 
 Logits are what the model gave (for regression on the scale it was trained on); `pred_` is in the target's
 unit. The slides of a bag, and the thresholds of several labels, are joined by `;`. An empty epoch or
@@ -27,6 +27,8 @@ NUMBERS = ("repeat", "fold", "seed")
 TEXT = ("experiment", "run", "selection", "role", "bag", "slide", "patient", "site", "cohort")
 META = ("experiment", "run", *NUMBERS, *TEXT[2:])
 TAIL = ("selected_epoch", "threshold")
+MAP = "map"
+"""Of images only, after all others: the file with the map of a bag's pixels."""
 SELECTIONS = ("validation", "last", "optimistic", "locked")
 ROLES = ("train", "validation", "test")
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from milkit.errors import RunFolderError
 from milkit.predictions import cells, layout
-from milkit.predictions.layout import META, NUMBERS, ROLES, SELECTIONS, TAIL, TEXT, Kind
+from milkit.predictions.layout import MAP, META, NUMBERS, ROLES, SELECTIONS, TAIL, TEXT, Kind
 from milkit.predictions.whole import whole_file
 from milkit.task import Binary, MultiLabel, Survival, Task, probabilities
 
@@ -33,6 +33,7 @@ class Predictions:
             NaN where a run diverged.
         selected_epoch: epoch of the weights; -1 for none.
         threshold: cut on the probability, chosen on validation patients, one a label; NaN for none.
+        map: of images only: the file with the map of a bag's pixels, relative to the run folder, "" for none.
 
     Raises:
         RunFolderError: columns that do not fit the task, or a target, selection or role that cannot be.
@@ -57,6 +58,7 @@ class Predictions:
     score: Float[np.ndarray, "n s"]
     selected_epoch: Int[np.ndarray, "n"]
     threshold: Float[np.ndarray, "n m"]
+    map: Text | None = None
 
     def __len__(self) -> int:
         return len(self.run)
@@ -87,6 +89,7 @@ class Predictions:
         values: np.ndarray | None = None,
         selected_epoch: int = -1,
         threshold: float | np.ndarray = np.nan,
+        map: Sequence[str] | None = None,
     ) -> "Predictions":
         """Rows of one run and selection from the model's logits; a single role or cohort stands for all rows.
 
@@ -110,6 +113,7 @@ class Predictions:
             values: regression only: predictions in the target's unit, [n, t]; the logits where not given.
             selected_epoch: -1 for none.
             threshold: NaN for none; [m] for one a label.
+            map: files of images' maps, [n]; None where bags are no images.
 
         Raises:
             RunFolderError: columns that do not fit each other or the task.
@@ -147,18 +151,35 @@ class Predictions:
             score=score,
             selected_epoch=whole(selected_epoch),
             threshold=np.broadcast_to(np.asarray(threshold, np.float64), (n, labels)).copy(),
+            map=None if map is None else text(map),
         )
 
     def take(self, rows: np.ndarray) -> "Predictions":
         """The rows that an index array or a boolean mask [n] names."""
-        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _columns()}
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._columns()}
         return replace(self, **columns)
 
     def header(self) -> list[str]:
         """Names of the columns."""
         kind, names = self.kind, self.names
         logits = layout.logit_names(kind, names, self.logits.shape[1])
-        return [*META, *layout.target_names(kind, names), *logits, *layout.score_names(kind, names), *TAIL]
+        return [
+            *META,
+            *layout.target_names(kind, names),
+            *logits,
+            *layout.score_names(kind, names),
+            *TAIL,
+            *self._last(),
+        ]
+
+    def _last(self) -> list[str]:
+        """The column that only tables of images have."""
+        return [] if self.map is None else [MAP]
+
+    def _columns(self) -> list[str]:
+        return [
+            f.name for f in fields(Predictions) if f.name not in ("kind", "names") and getattr(self, f.name) is not None
+        ]
 
     def write(self, path: Path | str) -> None:
         """Write the file whole or not at all; numbers keep every digit.
@@ -167,7 +188,7 @@ class Predictions:
             RunFolderError: the disk is full or refuses, or an id holds a carriage return.
         """
         path = Path(path)
-        for name in TEXT:
+        for name in (*TEXT, *self._last()):
             if any("\r" in value for value in set(getattr(self, name).tolist())):
                 raise RunFolderError(f"Column {name} holds a carriage return, which {path} cannot keep.")
         with whole_file(path) as file:
@@ -201,6 +222,7 @@ class Predictions:
         columns["logits"] = numbers(logits)
         columns["score"] = numbers(layout.score_names(kind, names))
         labels = len(names) if kind == "MultiLabel" else 1
+        columns["map"] = np.array(by_name[MAP], np.str_) if MAP in by_name else None
         columns["threshold"] = cells.thresholds(path, by_name["threshold"], labels, bags)
         try:
             table = Predictions(kind=kind, names=names, **columns)
@@ -223,6 +245,7 @@ class Predictions:
             *self.score.T.tolist(),
             epoch,
             cells.threshold_cells(self.threshold),
+            *(getattr(self, name).tolist() for name in self._last()),
         ]
 
 
@@ -241,12 +264,8 @@ def concat(parts: Sequence[Predictions]) -> Predictions:
                 f"Predictions of {part.kind} ({', '.join(part.names)}) cannot be joined to those of "
                 f"{first.kind} ({', '.join(first.names)}); keep experiments with other classes apart."
             )
-    columns: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _columns()}
+    columns: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts]) for n in first._columns()}
     return replace(first, **columns)
-
-
-def _columns() -> list[str]:
-    return [f.name for f in fields(Predictions) if f.name not in ("kind", "names")]
 
 
 def _epoch(cell: str) -> int:

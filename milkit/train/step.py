@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
 from milkit.nn.chunks import LongBags
 from milkit.train import optim
@@ -373,16 +373,19 @@ def predict_step(
     buffers: Any,
     index: Int[Array, "b"],
     weight: Float[Array, "b"],
-) -> tuple[Float[Array, "b c"], Float[Array, "b n"] | Float[Array, "b h w c"] | None]:
+) -> tuple[Float[Array, "b c"], Float[Array, "b n"] | UInt8[Array, "b h w c"] | None]:
     """Logits, and attention averaged over heads, of some bags on all their instances.
 
-    Of images the second is the map of probabilities [b, h, w, c] that the model fused, in the canvas.
+    Of images the second is the map of probabilities [b, h, w, c] that the model fused, in the canvas, in steps of
+    1/256.
     """
     if setup.canvas is not None:
         images = gather_images(data, hyper, index, weight, setup.canvas)
         output, _ = forward(setup.graph, params, buffers, images, None, setup.train.precision)
-        maps = output.extras.get("maps", {})
-        return output.logits, next(iter(maps.values()), None)
+        fused = next(iter(output.extras.get("maps", {}).values()), None)
+        # a byte a pixel: 128 and more is a probability of 1/2 and more, exactly
+        bytes_ = None if fused is None else jnp.minimum(jnp.floor(fused * 256.0), 255.0).astype(jnp.uint8)
+        return output.logits, bytes_
     bags = gather(data, hyper, index, weight, length, at_once=setup.train.instances_at_once)
     output, _ = forward(setup.graph, params, buffers, bags, None, setup.train.precision)
     return output.logits, None if output.attention is None else output.attention.mean(-1)
