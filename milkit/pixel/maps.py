@@ -11,7 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from milkit.nn.generalised_mean import generalised_mean
+from milkit.nn.generalised_mean import (
+    generalised_mean,
+    log_generalised_mean,
+    log_probability,
+    logit_of_log,
+)
 from milkit.nn.images import masked, resize
 from milkit.types import Batch, Output
 
@@ -51,12 +56,24 @@ def fused(sides: Sequence[Map], weights: Float[Array, "k"]) -> Map:
     return total
 
 
-def output_of(maps: Mapping[str, Map], mask: Bool[Array, "b h w"], r: float) -> Output:
+def output_of(maps: Mapping[str, Map], mask: Bool[Array, "b h w"], r: float, root_only: bool = False) -> Output:
     """Image logits are those of GM_r of the map "fused".
 
     `extras`: "maps", the probabilities by name; "map_logits", each map's own image logits [b, c] by the same name.
+
+    Args:
+        maps: by name, "fused" among them.
+        mask: True on real pixels.
+        r: exponent of the generalised mean.
+        root_only: take (mean p)^(1/r), without the power inside, as a re-implementation of CDWS-MIL does.
     """
-    logits = {name: generalised_mean(m.p, mask, r, m.q) for name, m in maps.items()}
+
+    def pooled(m: Map) -> Float[Array, "b c"]:
+        if root_only:
+            return logit_of_log(log_generalised_mean(log_probability(m.p, m.q), mask, 1.0) / r, mask)
+        return generalised_mean(m.p, mask, r, m.q)
+
+    logits = {name: pooled(m) for name, m in maps.items()}
     return Output(logits["fused"], extras={"maps": {name: m.p for name, m in maps.items()}, "map_logits": logits})
 
 
