@@ -10,7 +10,7 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile-um", type=float, metavar="NUMBER", help="width of a tile in micrometres")
     parser.add_argument("--encoder", default="", metavar="NAME", help="for files that do not name theirs")
     parser.add_argument("--unit", default="", metavar="UNIT", help="of positions: px (of level 0), um, grid or tile_px")
-    parser.add_argument("--patches", default="", metavar="DIR", help="CLAM's patches, where not beside the features")
+    parser.add_argument("--patches", default="", metavar="DIR", help="CLAM's patches or soma's tiles, if elsewhere")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="WHAT", help="what slides may differ in: encoder, tile or mpp"
     )

@@ -83,7 +83,7 @@ def open_features(
         encoder: name of the encoder, for files that do not say it.
         unit: of positions, for files that do not say it: "px" of level 0, "um", "grid" (columns and rows), or "tile_px"
             (pixels of the tiles as the encoder saw them).
-        patches: folder of CLAM's patches files, where it is not beside the features.
+        patches: folder of CLAM's patches files or of soma's tiles, where it is not beside the features.
         layout: name of the layout, for the few files that do not tell it (docs/formats.md).
         allow: what slides may differ in, "encoder", "tile" or "mpp"; where they do otherwise, that is an error.
 

@@ -46,7 +46,7 @@ def test_they_are_known_in_plain_files_too(folder):
 def test_where_the_numbers_do_not_tell_the_user_is_asked(folder, x, address, level):
     path = owkin(folder / "feats", "a", x, address, level=level)
     for given in ("feats", str(path.relative_to(folder))):
-        with pytest.raises(DataError, match=r"Say it: layout='owkin' or layout='npy'"):
+        with pytest.raises(DataError, match=r"Say it: open_features\(\.\.\., layout='owkin'\) or layout='npy'"):
             open_features(given)
     assert open_features("feats", layout="owkin").read("a").x.shape == (len(x), 4)
     assert open_features(path, layout="npy").read("features").x.shape == (len(x), 7)
