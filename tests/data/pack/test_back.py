@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from foreign_files import grid
+from foreign_hdf5 import acmil
 
 from milkit.bag import Bag
 from milkit.data.features import open_features
@@ -89,6 +90,33 @@ def test_torchmil(store):
     x = np.load("tm/features/c.npy", allow_pickle=False)
     assert (x.dtype, x.shape) == (np.float32, (5, 4))
     np.testing.assert_array_equal(np.load("tm/coords/c.npy", allow_pickle=False), grid(5))
+
+
+def test_labels_that_came_in_the_files_go_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    acmil(tmp_path / "acmil.h5", {f"s{i}": (values(i, 2), grid(2)) for i in range(2)}, labels={"s0": 1, "s1": 0})
+    pack("acmil.h5", "s.h5")
+    write_back(Asked(("s.h5",)), "torchmil", "tm")
+    assert [np.load(f"tm/labels/s{i}.npy", allow_pickle=False).tolist() for i in (0, 1)] == [[1], [0]]
+
+
+@pytest.mark.parity
+def test_the_tools_themselves_read_it(store):
+    """Torchmil's own dataset, and torch as CLAM's training calls it."""
+    torch = pytest.importorskip("torch")
+    datasets = pytest.importorskip("torchmil.datasets")
+    write_back(Asked((store,)), "torchmil", "tm")
+    write_back(Asked((store,)), "clam", "c")
+    theirs = datasets.ProcessedMILDataset(
+        "tm/features", None, coords_path="tm/coords", bag_keys=["X", "coords"], verbose=False
+    )
+    assert sorted(theirs.get_bag_names()) == ["a", "c", "d", "e"]
+    for name, bag in zip(theirs.get_bag_names(), theirs, strict=True):
+        number, n = list(LENGTHS).index(name), LENGTHS[name]
+        x = values(number, n).astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(bag["X"].numpy(), x)
+        np.testing.assert_array_equal(np.asarray(bag["coords"]), grid(n))
+        np.testing.assert_array_equal(torch.load(f"c/pt_files/{name}.pt", weights_only=True).numpy(), x)
 
 
 def test_what_the_layout_holds_and_the_features_do_not_is_asked_for(tmp_path, monkeypatch):

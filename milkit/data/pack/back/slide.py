@@ -36,6 +36,7 @@ class Slide:
         encoder: its name.
         magnification: of the tiles.
         overlap: of neighbouring tiles, in pixels as the encoder saw them.
+        label: what the features' files say of the slide's label.
         said: other facts, under the names of the tool the features are from.
     """
 
@@ -49,6 +50,7 @@ class Slide:
     encoder: str | None
     magnification: float | None
     overlap: int | None
+    label: str | None = None
     said: Mapping[str, Any] = field(default_factory=dict)
 
     def need(self, name: str, tool: str) -> Any:

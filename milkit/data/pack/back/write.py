@@ -15,6 +15,7 @@ from milkit.data.features import FeatureSource
 from milkit.data.pack.back import clam, stamp, torchmil, trident
 from milkit.data.pack.back.slide import Slide, check_name
 from milkit.data.pack.plan import Asked, Opened, open_asked, tile_level0_px
+from milkit.data.pack.provenance import labels_of
 from milkit.data.where import did_you_mean
 from milkit.errors import DataError
 
@@ -84,6 +85,7 @@ def write_back(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is there already and not an empty folder; give the name of a new one.")
     opened = open_asked(asked)
+    labels = labels_of(opened.source)
     names = [check_name(name) for name in opened.ids]  # all of them, before anything is written
     work = out.with_name(f".{out.name}.tmp")
     try:
@@ -92,7 +94,7 @@ def write_back(
         inside = work / out.name
         inside.mkdir()
         for done, name in enumerate(names):
-            where = WRITERS[to](inside, _slide(opened, name, tiling))
+            where = WRITERS[to](inside, _slide(opened, name, tiling, labels))
             if progress:
                 progress(done + 1, len(names))
         os.replace(inside, out)
@@ -103,7 +105,7 @@ def write_back(
     return BackReport(out, out / where.relative_to(inside), len(names), tuple(_notes(opened, to, out)))
 
 
-def _slide(opened: Opened, name: str, tiling: Tiling) -> Slide:
+def _slide(opened: Opened, name: str, tiling: Tiling, labels: Mapping[str, str]) -> Slide:
     """A slide with all that is known of it."""
     source = opened.source
     bag, said = source.read(name), origin(source)
@@ -127,6 +129,7 @@ def _slide(opened: Opened, name: str, tiling: Tiling) -> Slide:
         encoder=opened.encoder,
         magnification=tiling.magnification or magnification,
         overlap=tiling.overlap if tiling.overlap is not None or overlap is None else int(overlap),
+        label=labels.get(name),
         said=said,
     )
 
@@ -153,5 +156,6 @@ def _notes(opened: Opened, to: str, out: Path) -> list[str]:
             notes.append("coords/ holds pixels of level 0: milkit reads them with --unit px")
         elif first.coords_um is not None:
             notes.append("coords/ holds micrometres: milkit reads them with --unit um")
-        notes.append("labels/ is not written: a store holds none")
+        if not (out / "labels").is_dir():
+            notes.append("labels/ is not written, as the features' files held no labels that are whole numbers")
     return notes
