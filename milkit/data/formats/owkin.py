@@ -82,8 +82,8 @@ def headers(path: Path, content: None = None) -> tuple[Header, ...]:
 def _unsure(path: Path) -> str:
     return (
         f"{path}: its first three columns may be a tile's level, column and row, as Owkin writes them, or features; "
-        "its numbers do not tell. Say it: open_features(..., layout='owkin') or layout='npy'; for the command line, save "
-        "the features alone (numpy.save of x[:, 3:]) as <slide>.npy."
+        "its numbers do not tell. Say it: open_features(..., layout='owkin') or layout='npy'; for the command line, "
+        "save the features alone (numpy.save of x[:, 3:]) as <slide>.npy."
     )
 
 
