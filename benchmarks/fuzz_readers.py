@@ -129,21 +129,21 @@ def run(bench: Bench, seed: int, start: int, stop: int, minutes: float) -> dict[
     failures: list[dict[str, Any]] = []
     most, slowest, begun, number = 0, 0.0, time.monotonic(), start
     while number < stop and time.monotonic() - begun < 60 * minutes:
-        before, last = number, min(number + BATCH, stop)
-        said, ended, at = _forked(bench, seed, number, last)
-        if said is None:  # what came before the crash is done again, without it
-            if at > number:
-                said, _, _ = _forked(bench, seed, number, at)
-            layout = bench.layouts[at % len(bench.layouts)]
-            failures.append({"number": at, "layout": layout, "outcome": ended[0], "what": ended[1]})
-            counts[layout, ended[0]] += 1
-            last = at + 1
-        for layout, outcome, count in (said or {}).get("counts", []):
-            counts[layout, outcome] += count
-        failures += (said or {}).get("failures", [])
-        most = max(most, (said or {}).get("memory", 0))
-        slowest = max(slowest, (said or {}).get("seconds", 0.0))
-        number = last
+        before, number = number, min(number + BATCH, stop)
+        left = [(before, number)]
+        while left:
+            first, last = left.pop()
+            said, ended, at = _forked(bench, seed, first, last)
+            if said is None:  # what came before the crash is done again without it, then what comes behind it
+                layout = bench.layouts[at % len(bench.layouts)]
+                failures.append({"number": at, "layout": layout, "outcome": ended[0], "what": ended[1]})
+                counts[layout, ended[0]] += 1
+                left += [part for part in ((at + 1, last), (first, at)) if part[0] < part[1]]
+                continue
+            for layout, outcome, count in said["counts"]:
+                counts[layout, outcome] += count
+            failures += said["failures"]
+            most, slowest = max(most, said["memory"]), max(slowest, said["seconds"])
         if number // (10 * BATCH) != before // (10 * BATCH):
             print(f"{number - start:,} inputs, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
             for failure in failures[-3:]:
