@@ -1,0 +1,69 @@
+"""Metrics of segmentation and localisation, in NumPy and SciPy; they know no files.
+
+Each metric takes predictions and truths of one image or many and `weight` [n] or [draws, n] of images, as all of
+`milkit.metrics`. For a whole test set use `image_statistics` image by image, then `stack`, `summarise` and
+`segmentation_estimates`. Definitions, averages and empties in one table: `docs/segmentation_metrics.md`.
+"""
+
+from milkit.metrics.segmentation.contours import contours
+from milkit.metrics.segmentation.curves import (
+    auroc_bounds,
+    histograms,
+    pixel_auprc,
+    pixel_auroc,
+    pixel_prevalence,
+)
+from milkit.metrics.segmentation.distance import hausdorff
+from milkit.metrics.segmentation.localisation import instance_auprc, pointing_game
+from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
+from milkit.metrics.segmentation.pixels import accuracy, confusions, dice, f1_neg, f1_pos, iou, miou
+from milkit.metrics.segmentation.statistics import (
+    ImageStatistics,
+    Wanted,
+    image_statistics,
+    per_patient,
+    stack,
+    summarise,
+)
+from milkit.metrics.segmentation.study import (
+    SegmentationDifference,
+    SegmentationEstimate,
+    SegmentationRun,
+    compare_segmentations,
+    segmentation_estimates,
+)
+
+__all__ = [
+    "ImageStatistics",
+    "SegmentationDifference",
+    "SegmentationEstimate",
+    "SegmentationRun",
+    "Wanted",
+    "accuracy",
+    "aji",
+    "auroc_bounds",
+    "compare_segmentations",
+    "confusions",
+    "contours",
+    "dice",
+    "f1_neg",
+    "f1_pos",
+    "hausdorff",
+    "histograms",
+    "image_statistics",
+    "instance_auprc",
+    "instances",
+    "iou",
+    "miou",
+    "object_dice",
+    "object_hausdorff",
+    "object_iou",
+    "per_patient",
+    "pixel_auprc",
+    "pixel_auroc",
+    "pixel_prevalence",
+    "pointing_game",
+    "segmentation_estimates",
+    "stack",
+    "summarise",
+]
