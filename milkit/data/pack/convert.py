@@ -19,8 +19,11 @@ from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.pack.journal import Written
 from milkit.data.pack.plan import from_portable, own_tile_um, tile_level0_px
 from milkit.data.pack.rounding import Rounding, rounding
-from milkit.data.store_write import BLOCK_BYTES, as_stored, value_dtype
+from milkit.data.store_write import as_stored, value_dtype
 from milkit.errors import DataError
+
+BLOCK = 1 << 20
+"""Bytes converted at a time: what is computed of them stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Converter:
         """Write the features in blocks, so that a slide is held once; gives digest and errors."""
         digest, lost = hashlib.sha256(), Rounding()
         row_bytes = bag.x.shape[1] * value_dtype(self.dtype).itemsize
-        rows = max(1, BLOCK_BYTES // row_bytes)
+        rows = max(1, BLOCK // row_bytes)
         with task.shard.open("r+b", 0) as file:
             for first in range(0, task.length, rows):
                 x = bag.x[first : first + rows]

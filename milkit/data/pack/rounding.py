@@ -66,8 +66,9 @@ def rounding(x: np.ndarray, stored: np.ndarray, dtype: str) -> Rounding:
         return Rounding()
     # float32 is exact for what is stored, and for all sources but float64
     wide = np.float64 if x.dtype.itemsize > 4 else np.float32
-    value = np.abs(x.astype(wide))
-    error = np.abs(stored.astype(wide) - x.astype(wide))
+    exact, error = x.astype(wide, copy=False), stored.astype(wide)
+    value = np.abs(exact)
+    np.abs(np.subtract(error, exact, out=error), out=error)
     small = (value < SMALLEST_NORMAL[dtype]) & (value > 0)
     absolute = float(error.max(initial=0))
     error[small] = 0
