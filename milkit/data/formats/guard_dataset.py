@@ -88,8 +88,8 @@ class Dataset(Inside, h5py.Dataset):
         room = self._room if self._filters else self._root.size
         claim, chunks = self._claim(), self.chunks
         chunk = math.prod(chunks) * self.id.get_type().get_size() if chunks else 0
-        # the last chunk of uncompressed data may be larger than what is in it
-        if claim > room or chunk > room + (1 << 20):
+        # an empty dataset has no chunk yet; the last one of uncompressed data may be larger than what is in it
+        if claim > room or (claim and chunk > room + (1 << 20)):
             raise self._bad(
                 f"{self.name!r} claims {claim:,} bytes (shape {self.shape}), but the file has "
                 f"{self._root.size:,}; it is half-written or damaged. Make it anew, or remove it."
