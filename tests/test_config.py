@@ -82,8 +82,10 @@ REFUSED = {
     "protocol=KFold('5')": "protocol.folds is '5'; expected a whole number: write 5.",
     "protocol=KFold(group='hospital')": "protocol.group is 'hospital'; there is patient, site.",
     "protocol=SavedFolds(3)": "protocol.path is 3; expected text or a tuple of text.",
-    "data=Cohort('c.csv', ['a.h5', 'b.h5'])": "expected text or a tuple of text: write ('a.h5', 'b.h5')",
+    "data=Cohort('c.csv', ['a.h5', 'b.h5'])": "expected text or a tuple of text or Aligned: write ('a.h5', 'b.h5')",
     "data=Classic(1)": "data.name is 1; expected text.",
+    "data=Cohort('c.csv', 'f.h5', covariates='age')": "data.covariates is 'age'; expected a tuple of ",
+    "model=ABMIL(covariates='early')": "model.covariates is 'early'; there is concatenate, late, none",
     # choices
     "train=Train(schedule='linear')": "train.schedule is 'linear'; there is constant, cosine",
     "task=MultiClass(class_weights='balance')": "task.class_weights is 'balance'; did you mean 'balanced'",
