@@ -131,6 +131,17 @@ def test_info_says_what_holds_no_features(features, said, tmp_path):
     assert "of experiment 'mine', not finished" in said("info", "run")
 
 
+def test_info_of_splits_and_of_columns_that_could_be_two_things(tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
+    Path("splits_0.csv").write_text(",train,val,test\n0,a,b,c\n1,d,,e\n")
+    found = said("info", "splits_0.csv", "--json")
+    assert (found["kind"], found["tool"]) == ("splits", "CLAM")
+    assert found["splits"] == [{"repeat": 0, "fold": 0, "inner": 0, "train": 2, "validation": 1, "test": 2}]
+    table("c.csv", [{"image": f"i{i}", "slide": f"s{i // 2}", "label": i % 2} for i in range(4)])
+    assert "slide='image'" in said("info", "c.csv", status=2)
+    assert said("info", "c.csv", "--slide", "image", "--json")["slides"] == 4
+
+
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n" + bytes(30), b"no table", b"\x80\x04\x95"])
 def test_info_refuses_in_words(tmp_path, said, content):
     for name in ("x.h5", "x.csv", "x"):

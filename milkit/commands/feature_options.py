@@ -11,6 +11,8 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", default="", metavar="NAME", help="for files that do not name theirs")
     parser.add_argument("--unit", default="", metavar="UNIT", help="of positions: px (of level 0), um, grid or tile_px")
     parser.add_argument("--patches", default="", metavar="DIR", help="CLAM's patches or soma's tiles, if elsewhere")
+    for name in ("slide", "patient"):
+        parser.add_argument(f"--{name}", default="", metavar="COLUMN", help=f"column of a table with the {name} ids")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="WHAT", help="what slides may differ in: encoder, tile or mpp"
     )
@@ -25,6 +27,8 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
         "unit": options.unit,
         "patches": options.patches,
         "allow": tuple(options.allow),
+        "slide": options.slide,
+        "patient": options.patient,
     }
 
 

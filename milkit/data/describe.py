@@ -18,11 +18,12 @@ from milkit.data.formats.slide_files import SlideFiles
 from milkit.data.missing import missing_facts, other_notes
 from milkit.data.pack.plan import Asked, open_asked
 from milkit.data.pack.provenance import labels_of
+from milkit.data.splits_of import read_splits
 from milkit.data.store import Store
 from milkit.data.table import CohortTable, read_cohort
 from milkit.data.targets import is_missing
 from milkit.data.where import and_more
-from milkit.errors import CohortError
+from milkit.errors import CohortError, MilkitError
 
 MOST_VALUES = 20
 """Values of a column that are counted one by one."""
@@ -36,7 +37,7 @@ class Description:
 
     Attributes:
         path: as the user wrote it.
-        kind: "store", "features", "cohort", "patches", "images", "run", "model" or "image".
+        kind: "store", "features", "cohort", "splits", "patches", "images", "run", "model" or "image".
         tool: which wrote it.
         layout: whose layout.
         words: one line.
@@ -135,10 +136,29 @@ def describe(asked: Asked, features: Sequence[str] = ()) -> Description:
         known = other(path)
         if known is not None:
             return _of_other(asked.paths[0], known)
-        table = _table(path)
-        if table is not None:
-            return _of_cohort(asked, table, features)
+        try:
+            table = _table(path, asked)
+            return _of_features(asked) if table is None else _of_cohort(asked, table, features)
+        except MilkitError:
+            splits = _of_splits(asked.paths[0])
+            if splits is None:
+                raise
+            return splits
     return _of_features(asked)
+
+
+def _of_splits(path: str) -> Description | None:
+    """What a file or folder of splits says; None where it is none."""
+    try:
+        named = read_splits(path, allow_twice=True)
+    except MilkitError:
+        return None
+    counts = [{"repeat": s.repeat, "fold": s.fold, "inner": s.inner, **Counter(s.roles.values())} for s in named.splits]
+    words = f"{len(named)} splits of {len({n for s in named for n in s.roles})} names, in the layout of {named.tool}"
+    return Description(
+        path, "splits", f"{words}; give them to a study or to milkit check --folds", named.tool,
+        notes=named.notes, bytes=size_of(Path(path)), said={"splits": counts},
+    )  # fmt: skip
 
 
 def _of_other(path: str, known: Other) -> Description:
@@ -151,12 +171,12 @@ def _of_other(path: str, known: Other) -> Description:
     )  # fmt: skip
 
 
-def _table(path: Path) -> CohortTable | None:
+def _table(path: Path, asked: Asked) -> CohortTable | None:
     """The cohort table that a file is; None where it is no table, or one of features."""
     if not path.is_file() or not (is_workbook(path) or kind_of(path) in (*TEXT_SUFFIXES.values(), "text")):
         return None
     try:
-        return read_cohort(path)
+        return read_cohort(path, slide=asked.slide, patient=asked.patient)
     except CohortError:
         if any(layout.container == kind_of(path) and layout.claims(path, None) for layout in LAYOUTS):
             return None
@@ -175,9 +195,7 @@ def _of_cohort(asked: Asked, table: CohortTable, features: Sequence[str]) -> Des
             missing=tuple(missing), notes=tuple(table.notes), bytes=size_of(Path(asked.paths[0])),
             said={"columns": list(table.columns), "used": dict(table.used)},
         )  # fmt: skip
-    own = Asked(
-        tuple(features), asked.paths[0], asked.mpp, asked.tile_um, asked.encoder, asked.unit, asked.patches, asked.allow
-    )
+    own = replace(asked, paths=tuple(features), cohort=asked.paths[0])
     found = _of_features(own)
     return replace(
         found,

@@ -89,7 +89,8 @@ def _of_files(source: SlideFiles) -> tuple[Missing, ...]:
 
 def _some(those: Sequence[Header], of: Sequence[Header]) -> str:
     """`3 of 20 slides (a.h5, b.h5 and 1 more)`."""
-    return f"{len(those)} of {len(of)} slides ({and_more([str(s.path) for s in those[:2]], len(those))})"
+    files = list(dict.fromkeys(str(s.path) for s in those))
+    return f"{len(those)} of {len(of)} slides ({and_more(files[:2], len(files))})"
 
 
 def _of_store(store: Store, encoder: str | None) -> list[Missing]:

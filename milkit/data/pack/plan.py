@@ -37,6 +37,7 @@ class Asked:
         mpp: of level 0, a number for all slides or a column of the table; "" takes a column mpp, "-" none.
         tile_um, encoder, unit, patches, allow: as in `milkit.data.open_features`; a store that does not say its
             encoder is given one.
+        slide, patient: columns of the table, see `milkit.data.table.read_cohort`.
     """
 
     paths: tuple[str, ...]
@@ -47,6 +48,8 @@ class Asked:
     unit: Unit = ""
     patches: str = ""
     allow: tuple[str, ...] = ()
+    slide: str = ""
+    patient: str = ""
 
     @property
     def said(self) -> dict[str, Any]:
@@ -100,7 +103,8 @@ def open_asked(asked: Asked, empty: bool = False) -> Opened:
     wanted: list[str] | None = None
     notes: list[str] = []
     if asked.cohort:
-        table, source, _ = open_cohort(read_cohort(asked.cohort), list(asked.paths), mpp=asked.mpp, **options)
+        rows = read_cohort(asked.cohort, slide=asked.slide, patient=asked.patient)
+        table, source, _ = open_cohort(rows, list(asked.paths), mpp=asked.mpp, **options)
         wanted = table.slide.tolist()
         absent = [name for name in wanted if name not in set(source.ids)]
         if absent:

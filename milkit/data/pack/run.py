@@ -42,6 +42,8 @@ def pack(
     unit: Unit = "",
     patches: str = "",
     allow: Sequence[str] = (),
+    slide: str = "",
+    patient: str = "",
     progress: Progress | None = None,
 ) -> PackReport:
     """Pack features into native stores.
@@ -57,7 +59,7 @@ def pack(
         workers: processes; None takes the usable cores where there is enough to do.
         resume: go on with a pack that was interrupted.
         overwrite: replace a store that is there, and throw an interrupted pack away.
-        cohort, mpp, tile_um, encoder, unit, patches, allow: see `milkit.data.pack.Asked`.
+        cohort, mpp, tile_um, encoder, unit, patches, allow, slide, patient: see `milkit.data.pack.Asked`.
         progress: called with slides done and their number.
 
     Raises:
@@ -68,8 +70,8 @@ def pack(
     began = time.monotonic()
     named = [paths] if isinstance(paths, str | Path) else list(paths)
     asked = Asked(
-        tuple(map(str, named)), str(cohort), mpp, tile_um, encoder, unit, patches, tuple(allow)
-    )  # fmt: skip
+        tuple(map(str, named)), str(cohort), mpp, tile_um, encoder, unit, patches, tuple(allow), slide, patient
+    )
     out = Path(out).expanduser()
     settled = plan(asked, out, dtype, shard_gib)
     provenance_of(settled, {}, 1)  # what contradicts itself is said before the work, not after it
