@@ -61,7 +61,7 @@ def read_sheet(path: Path, raw: bytes, sheet: str, error: type[MilkitError] = Co
         MilkitError: no workbook, one that unpacks to far more than its size, no such sheet, a formula without a saved
             value, a cell with an error, a header that names a column twice.
     """
-    _check_size(path, raw, error)
+    raw = _unpacked(path, raw, error)
     try:
         from openpyxl import load_workbook
     except ImportError:
@@ -92,18 +92,31 @@ def read_sheet(path: Path, raw: bytes, sheet: str, error: type[MilkitError] = Co
         ) from None
 
 
-def _check_size(path: Path, raw: bytes, error: type[MilkitError]) -> None:
+def _unpacked(path: Path, raw: bytes, error: type[MilkitError]) -> bytes:
+    """The workbook without compression: a part is unpacked here to the size that it states, and no further.
+
+    zipfile unpacks all of a part that is read whole, whatever it states, and so does who reads it by that.
+    """
+    out = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as parts:
+        with zipfile.ZipFile(io.BytesIO(raw)) as parts, zipfile.ZipFile(out, "w") as plain:
             unpacked = sum(part.file_size for part in parts.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as fault:
+            most = MOST_UNPACKED + MOST_TIMES * len(raw)
+            if unpacked > most:
+                raise error(
+                    f"{path}: its {len(raw)} bytes unpack to {unpacked}, more than the {most} that a table of this "
+                    "size may; this looks like a decompression bomb. If it is none, save the sheet as CSV (UTF-8)."
+                )
+            for part in parts.infolist():
+                if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError("compressed in a way that spreadsheets are not")
+                with parts.open(part) as file:
+                    plain.writestr(zipfile.ZipInfo(part.filename), file.read(part.file_size))
+    except MilkitError:
+        raise
+    except Exception as fault:  # zipfile raises what it happens to meet
         raise error(f"{path} is a damaged spreadsheet ({fault}); open it and save it anew.") from None
-    most = min(MOST_UNPACKED + MOST_TIMES * len(raw), MOST_BYTES)
-    if unpacked > most:
-        raise error(
-            f"{path}: its {len(raw)} bytes unpack to {unpacked}, more than the {most} that a table of this size may; "
-            "this looks like a decompression bomb. If it is none, save the sheet as CSV (UTF-8)."
-        )
+    return out.getvalue()
 
 
 def _chosen(path: Path, names: tuple[str, ...], sheet: str, error: type[MilkitError]) -> str:
