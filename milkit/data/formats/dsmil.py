@@ -118,7 +118,10 @@ def _labels(path: Path) -> dict[tuple[str, str], str]:
             continue
         with opened(table) as file:
             text = file.read().decode("utf-8-sig", "replace")
-        rows = list(csv.reader(text.splitlines()))
+        try:
+            rows = list(csv.reader(text.splitlines()))
+        except csv.Error as error:
+            raise DataError(f"{table} is no table of slides and labels ({error}); mend or remove it.") from None
         if not rows or len(rows[0]) != 2 or rows[0][1].strip() != "label":
             continue
         for line, row in enumerate(rows[1:], 2):
