@@ -176,6 +176,10 @@ def test_pack_refuses_in_words(features, said, tmp_path):
     assert (tmp_path / "s.h5").read_bytes() == b"mine"
     assert "--help" in said("pack", features, status=2)
     assert "shard_gib=-1" in said("pack", features, "--out", "t.h5", "--shard-gib", "-1", status=2)
+    assert "--overlap goes with --to" in said("pack", features, "--out", "t.h5", "--overlap", "0", status=2)
+    assert "--dtype goes with a store" in said(
+        "pack", features, "--out", "t", "--to", "clam", "--dtype", "float32", status=2
+    )
     assert "cannot be made" in said("pack", features, "--out", "s.h5/x/t.h5", status=2)
     assert "cannot be written" in said("pack", features, "--to", "clam", "--out", "s.h5/t", "--mpp", "0.25", status=2)
     assert "workers=0" in said("pack", features, "--out", "t.h5", "--workers", "0", status=2)

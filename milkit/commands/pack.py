@@ -33,13 +33,14 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    _check(options)
     if options.to:
         return _write_back(options)
     from milkit.data.pack import pack
 
     try:
         report = pack(
-            options.paths, options.out, dtype=options.dtype, shard_gib=options.shard_gib, workers=options.workers,
+            options.paths, options.out, dtype=options.dtype or "float16", shard_gib=options.shard_gib, workers=options.workers,
             resume=options.resume, overwrite=options.overwrite, cohort=options.cohort, progress=bags_done,
             **facts(options),
         )  # fmt: skip
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="stores, or files or folders of other tools")
     parser.add_argument("--out", required=True, type=Path, metavar="STORE.h5", help="the store (with --to: the folder)")
     parser.add_argument(
-        "--dtype", default="float16", choices=("float16", "float32", "bfloat16", "keep"),
+        "--dtype", choices=("float16", "float32", "bfloat16", "keep"),
         help="of the features in the store (default: float16)",
     )  # fmt: skip
     parser.add_argument("--cohort", default="", metavar="CSV", help="pack the slides of this table only, with its mpp")
@@ -73,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--overlap", type=int, metavar="PX", help="of neighbouring tiles, likewise")
     back.add_argument("--tile-px", type=int, metavar="PX", help="width of a tile as the encoder saw it")
     return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise where options of the one direction are given with the other, rather than pass over them."""
+    packing, back = ("dtype", "shard_gib", "workers", "resume", "overwrite"), ("magnification", "overlap", "tile_px")
+    idle = [name for name in (packing if options.to else back) if getattr(options, name) not in (None, False)]
+    if idle:
+        word = "goes with a store that is written, not with --to" if options.to else "goes with --to"
+        raise ConfigError(f"--{idle[0].replace('_', '-')} {word}; leave it out.")
 
 
 def _write_back(options: argparse.Namespace) -> int:
