@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
 
     try:
         report = pack(
-            options.paths, options.out, dtype=options.dtype or "float16", shard_gib=options.shard_gib, workers=options.workers,
-            resume=options.resume, overwrite=options.overwrite, cohort=options.cohort, progress=bags_done,
-            **facts(options),
+            options.paths, options.out, dtype=options.dtype or "float16", shard_gib=options.shard_gib,
+            workers=options.workers, resume=options.resume, overwrite=options.overwrite, cohort=options.cohort,
+            progress=bags_done, **facts(options),
         )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; what was packed is kept, --resume goes on from there.") from None
@@ -79,7 +79,11 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> None:
     """Raise where options of the one direction are given with the other, rather than pass over them."""
     packing, back = ("dtype", "shard_gib", "workers", "resume", "overwrite"), ("magnification", "overlap", "tile_px")
-    idle = [name for name in (packing if options.to else back) if getattr(options, name) not in (None, False)]
+    idle = [
+        name
+        for name in (packing if options.to else back)
+        if (value := getattr(options, name)) is not None and value is not False
+    ]
     if idle:
         word = "goes with a store that is written, not with --to" if options.to else "goes with --to"
         raise ConfigError(f"--{idle[0].replace('_', '-')} {word}; leave it out.")
