@@ -24,7 +24,7 @@ from scipy.spatial import cKDTree
 from milkit.errors import DataError
 from milkit.metrics.draws import Value, Weight
 from milkit.metrics.segmentation.contours import contours
-from milkit.metrics.segmentation.masks import Maps, as_mask, pairs
+from milkit.metrics.segmentation.masks import Maps, as_classes, as_mask, pairs
 from milkit.metrics.segmentation.terms import mean_of, mean_terms
 
 Mode = Literal["exact", "exact_border", "hd95", "hd95_pooled", "opencv_rank"]
@@ -70,7 +70,7 @@ def hausdorff(
     if mpp is not None and not 0 < mpp < math.inf:
         raise DataError(f"mpp is {mpp}. Expected micrometres a pixel, above 0.")
     values = [
-        distance(as_mask(p, threshold, f"Prediction {i}"), as_mask(t, 0.5, f"Truth {i}"), mode, empty, rank)
+        distance(as_mask(p, threshold, f"Prediction {i}"), as_classes(t, 2, f"Truth {i}") == 1, mode, empty, rank)
         for i, (p, t) in enumerate(pairs(prediction, truth))
     ]
     reason = NO_PAIR if empty == "undefined" else NO_TRUTH

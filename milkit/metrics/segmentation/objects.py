@@ -236,13 +236,13 @@ def _distances(m: Matches, nearest: Nearest) -> Float[np.ndarray, "g"]:
         # each side of the smallest box is touched: two sets are at least as far apart as their boxes' sides
         apart = np.maximum(abs(low - [a.start for a in place]), abs(high - [a.stop for a in place])).max(1)
         if m.overlap[i].any():
-            candidates = np.asarray([m.overlap[i].argmax()])
-        elif nearest == "image":
-            candidates = np.argsort(apart, kind="stable")
-        else:
-            candidates = _in_window(m.truth == i + 1, m.prediction)
+            partner = int(m.overlap[i].argmax())
+            out[i] = _between(m, i, partner, place, others[partner])
+            continue
+        near = nearest == "image"
+        candidates = np.argsort(apart, kind="stable") if near else _in_window(m.truth == i + 1, m.prediction)
         for j in candidates:
-            if apart[j] < out[i] or nearest == "window":
+            if apart[j] < out[i]:
                 out[i] = min(out[i], _between(m, i, int(j), place, others[j]))
     return out
 

@@ -91,8 +91,9 @@ def image_statistics(
     """
     wanted = wanted or Wanted()
     both = pairs(prediction, truth)
-    limits = {"classes": wanted.classes, "ignore": wanted.ignore, "threshold": wanted.threshold}
-    confusion = pixels.confusions(prediction, truth, **limits)
+    confusion = pixels.confusions(
+        prediction, truth, classes=wanted.classes, ignore=wanted.ignore, threshold=wanted.threshold
+    )
     terms: dict[str, Float[np.ndarray, "n _"]] = {}
     histogram = None
     for label in range(1, wanted.classes):

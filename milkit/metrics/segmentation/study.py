@@ -139,7 +139,7 @@ class _PerSplit:
     Attributes:
         value: [splits] of each metric.
         drawn: [splits, draws] likewise.
-        n_test, n_train: patients of each split's parts; n_train is infinite where it is not known.
+        n_test, n_train: patients of each split's parts; n_train is NaN where it is not known.
         patients: of the whole study.
     """
 
@@ -171,7 +171,7 @@ class _PerSplit:
         of_split = [[r for r in runs if r.split == s] for s in splits]
         known = [[r.train_patients for r in rs if r.train_patients] for rs in of_split]
         return cls(
-            {n: np.asarray([mean_of_defined([v[n] for v in split]) for split in value]) for n in names},
+            {n: np.asarray([mean_of_defined(np.asarray([v[n] for v in split])) for split in value]) for n in names},
             {n: np.stack([mean_of_defined([d[n] for d in split]) for split in drawn]) for n in names},
             np.asarray([float(np.mean([len(np.unique(r.patient)) for r in rs])) for rs in of_split]),
             np.asarray([float(np.mean(k)) if k else np.nan for k in known]),
