@@ -23,6 +23,7 @@ from milkit.data.aligned import Aligned, FeatureFiles
 from milkit.data.cohort import Cohort
 from milkit.data.covariates import Categorical, Numeric
 from milkit.data.datasets import DataSet
+from milkit.data.images import ImageCohort
 from milkit.data.memory import InMemory
 from milkit.data.protocol import LabelBudget
 from milkit.data.protocol import Protocol as SplitProtocol
@@ -34,7 +35,7 @@ from milkit.search import Search, check_search
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
 from milkit.train.config import Optimizer, Select, Train
 
-Data = Cohort | DataSet | InMemory
+Data = Cohort | DataSet | ImageCohort | InMemory
 
 
 @runtime_checkable
