@@ -29,6 +29,8 @@ ROWS = 3
 """Rows that two bags must share before a part is called copied: one or two may be alike by chance."""
 SHARE = 0.5
 """Of a bag's rows, to be called the same slide."""
+CHANCE = 1e-3
+"""Features of few columns, or few values, have rows that are alike by chance; then a pair must have more than that."""
 SMALL = 0.4
 """Of a bag's rows, equal to the bit elsewhere, to be called copied where the bag has too few for `ROWS`."""
 WIDESPREAD = 0.2
@@ -47,6 +49,8 @@ class Pair:
         share, least: part of the larger and of the smaller bag's kept rows that are matched.
         close: rows that lie nearer than `COPY`.
         same: both hold the same rows to the bit, in any order.
+        chance_equal, chance_near: chance that any pair of the cohort shares as many rows, equal or near-equal, if rows
+            that are alike were scattered over bags as those of the pairs with one or two such rows are.
     """
 
     first: int
@@ -58,17 +62,21 @@ class Pair:
     least: float = 0.0
     close: int = 0
     same: bool = False
+    chance_equal: float = 0.0
+    chance_near: float = 0.0
 
     @property
     def whole(self) -> bool:
         """Whether it is the same slide, rather than a part of it."""
         two = self.close >= 2 and self.share >= SHARE  # of bags so small, both rows must be copies
-        return self.same or two or (self.near >= ROWS and self.least >= SHARE)
+        near = two or (self.near >= ROWS and self.least >= SHARE)
+        return self.same or (near and self.chance_near < CHANCE)
 
     @property
     def part(self) -> bool:
         """Whether a part of one bag stands in the other."""
-        return self.equal >= ROWS or self.close >= ROWS or self.part_equal >= SMALL
+        equal = (self.equal >= ROWS or self.part_equal >= SMALL) and self.chance_equal < CHANCE
+        return equal or (self.close >= ROWS and self.chance_near < CHANCE)
 
 
 def alike(g: Gathered) -> tuple[list[Pair], int]:
@@ -76,16 +84,40 @@ def alike(g: Gathered) -> tuple[list[Pair], int]:
     equal, common = _equal_rows(g)
     near = _near_rows(g)
     same = _same_bags(g)
-    kept = np.bincount(g.kept_bag, minlength=len(g.ids)).tolist()
+    kept = np.bincount(g.kept_bag, minlength=len(g.ids))
+    by_equal = _chances(equal, g.finite)
+    by_near = _chances({key: max(counts) for key, counts in near.items()}, kept)
     pairs = []
     for key in sorted(set(equal) | set(near) | same):
         a, b = key
         matched, close = near.get(key, (0, 0))
         shared = equal.get(key, 0)
+        sizes = int(kept[a]), int(kept[b])
         part = shared / max(1, int(min(g.finite[a], g.finite[b])))
-        larger, smaller = max(1, kept[a], kept[b]), max(1, min(kept[a], kept[b]))
-        pairs.append(Pair(a, b, shared, part, matched, matched / larger, matched / smaller, close, key in same))
+        larger, smaller = matched / max(1, *sizes), matched / max(1, min(sizes))
+        chances = by_equal.get(key, 0.0), by_near.get(key, 0.0)
+        pairs.append(Pair(a, b, shared, part, matched, larger, smaller, close, key in same, *chances))
     return pairs, common
+
+
+def _chances(counts: Mapping[tuple[int, int], int], lengths: np.ndarray) -> dict[tuple[int, int], float]:
+    """Chance, over all pairs, of as many shared rows as each pair has.
+
+    A Poisson law, whose mean for two bags goes with the product of their lengths. Its rate is that of the pairs with
+    fewer than `ROWS`, or of the median pair if that is higher, so that copies do not hide each other.
+    """
+    from scipy.stats import poisson
+
+    n = lengths.astype(np.float64)
+    products = (n.sum() ** 2 - (n**2).sum()) / 2
+    pairs = int(len(n) * (len(n) - 1) // 2)
+    few = sum(count for count in counts.values() if count < ROWS) / max(products, 1.0)
+    rates = sorted(count / (n[a] * n[b]) for (a, b), count in counts.items())
+    median = rates[-(pairs // 2) - 1] if len(rates) > pairs // 2 else 0.0  # pairs that share nothing have 0
+    rate = max(few, median)
+    return {
+        (a, b): min(1.0, pairs * float(poisson.sf(count - 1, rate * n[a] * n[b]))) for (a, b), count in counts.items()
+    }
 
 
 def by_nature(g: Gathered, pairs: list[Pair]) -> bool:

@@ -105,6 +105,26 @@ def test_a_row_in_many_bags_is_common_and_no_copy():
     assert not any(p.part or p.whole for p in pairs)
 
 
+@pytest.mark.parametrize(
+    ("bags", "draw"),
+    [
+        (12, lambda rng: rng.normal(size=(100, 2))),
+        (5, lambda rng: rng.normal(size=(300, 2))),
+        (12, lambda rng: rng.integers(0, 9, size=(60, 4))),
+        (6, lambda rng: rng.integers(0, 9, size=(200, 4))),
+    ],
+)
+def test_rows_that_are_alike_by_chance_are_no_copies(bags, draw):
+    """Features of two columns or of few values; a copy among them is found all the same."""
+    rng = np.random.default_rng(10)
+    drawn = [draw(rng).astype(np.float32) for _ in range(bags)]
+    pairs, _ = duplicates.alike(gathered(drawn))
+    assert sum(p.equal + p.close for p in pairs) > 10
+    assert not any(p.part or p.whole for p in pairs)
+    drawn[4] = np.concatenate([drawn[4][:20], drawn[1][:40]])
+    assert [(p.first, p.second) for p in duplicates.alike(gathered(drawn))[0] if p.part or p.whole] == [(1, 4)]
+
+
 def test_three_scans_of_one_slide():
     rng = np.random.default_rng(8)
     bags = [rng.normal(size=(20, 40)).astype(np.float32) for _ in range(9)]
