@@ -162,6 +162,12 @@ class Matches:
         true, predicted = (np.bincount(m.ravel())[1:].astype(np.float64) for m in (self.truth, self.prediction))
         return true, predicted
 
+    @cached_property
+    def points(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Row and column of the pixels of each true and each predicted instance."""
+        true, predicted = (_points(m) for m in (self.truth, self.prediction))
+        return true, predicted
+
     def swapped(self) -> "Matches":
         """Truth and prediction in each other's place."""
         return Matches(self.prediction, self.truth)
@@ -256,13 +262,20 @@ def _corners(boxes: list[tuple[slice, ...]]) -> tuple[Int[np.ndarray, "s 2"], In
 
 def _between(m: Matches, i: int, j: int, here: tuple[slice, ...], there: tuple[slice, ...]) -> float:
     """Hausdorff distance of true instance i and predicted instance j, whose boxes are known."""
-    a, b = m.truth[here] == i + 1, m.prediction[there] == j + 1
-    if np.count_nonzero(a) * np.count_nonzero(b) <= FEW:
-        p, q = (np.argwhere(mask) + [s.start for s in box] for mask, box in ((a, here), (b, there)))
-        pairwise = cdist(p, q)
+    a, b = m.points[0][i], m.points[1][j]
+    if len(a) * len(b) <= FEW:
+        pairwise = cdist(a, b)
         return float(max(pairwise.min(1).max(), pairwise.min(0).max()))
     window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(here, there, strict=True))
     return farthest(m.truth[window] == i + 1, m.prediction[window] == j + 1)
+
+
+def _points(image: Int[np.ndarray, "h w"]) -> list[np.ndarray]:
+    """Row and column of the pixels of each instance, [p, 2]."""
+    places = np.argwhere(image)
+    number = image[image > 0]
+    order = np.argsort(number, kind="stable")
+    return np.split(places[order], np.flatnonzero(np.diff(number[order])) + 1)
 
 
 def _in_window(one: Bool[np.ndarray, "h w"], others: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "k"]:
