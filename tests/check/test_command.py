@@ -144,3 +144,13 @@ def test_labels_that_a_store_has_kept_are_compared(files, capsys, tmp_path):
     assert main(["check", *arguments, "--json"]) == 1
     (found,) = [f for f in json.loads(capsys.readouterr().out) if f["kind"] == "label_mismatch"]
     assert found["where"] == f"{wrong} (file: other, table: 1)"
+
+
+def test_leave_one_out_is_no_error(files, capsys):
+    c = planting.load("musk1").copy()
+    few = [row["slide_id"] for row in c.rows[:6] + c.rows[-6:]]
+    c.rows = [row for row in c.rows if row["slide_id"] in few]
+    c.folds = [(i, "test" if s == t else "train", s) for i, t in enumerate(few) for s in few]
+    assert main(["check", *files(c), "--json"]) == 0
+    (found,) = [f for f in json.loads(capsys.readouterr().out) if f["kind"] == "class_missing"]
+    assert (found["severity"], found["count"]) == ("warning", 12)
