@@ -11,7 +11,7 @@ zeros, missing features, classes or values, bags far off, and sites or scanners 
 
 EPILOG = """example:
   milkit check clinical.csv --store features.h5 --folds folds.csv
-  milkit check clinical.csv --store trident_out/ --label her2 --json
+  milkit check clinical.csv --store trident_out/20x_256px_0px_overlap/features_uni_v2 --label her2 --json
 
 exit status: 0 no error was found (there may be warnings), 1 an error was found, 2 a file could not be read"""
 
@@ -29,11 +29,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--store",
         "--features",
-        action="extend",
-        nargs="+",
+        action="append",
         default=[],
         metavar="PATH",
-        help="the features: a store, or files or folders of another tool (without: table and folds only)",
+        help="the features: a store, or a file or folder of another tool; once for each (without: table and folds only)",
     )
     parser.add_argument(
         "--folds",
