@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         action="append",
         default=[],
         metavar="PATH",
-        help="the features: a store, or a file or folder of another tool; once for each (without: table and folds only)",
+        help="the features: a store, or a file or folder of another tool; once each (without: table and folds only)",
     )
     parser.add_argument(
         "--folds",
