@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,8 @@ def data_digest(study: Study) -> str:
     """What the numbers depend on of table and features: ids, lengths, targets, covariates, and the sources' digests."""
     sha = hashlib.sha256()
     names = [study.bag.tolist(), [list(s) for s in study.slides], study.patient.tolist(), study.site.tolist()]
-    own = {k: v for k, v in study.provenance.items() if "sha256" in k and k != "table_sha256"}
+    own = _digests(study.provenance)
+    own |= {"files": each} if any(each := [_digests(f) for f in study.provenance.get("files") or ()]) else {}
     sha.update(json.dumps([names, own], sort_keys=True, default=str).encode())
     for values in (study.lengths, study.targets.values):
         sha.update(np.ascontiguousarray(values).tobytes())
@@ -20,3 +23,9 @@ def data_digest(study: Study) -> str:
         sha.update(json.dumps(study.covariates.names).encode())
         sha.update(np.ascontiguousarray(study.covariates.values).tobytes())
     return sha.hexdigest()
+
+
+def _digests(provenance: Any) -> dict[str, Any]:
+    """The digests in a provenance, the table's left out; {} where it is no mapping."""
+    known = provenance if isinstance(provenance, Mapping) else {}
+    return {k: v for k, v in known.items() if "sha256" in k and k != "table_sha256"}
