@@ -50,9 +50,9 @@ def criss_cross(
     if compat == "authors":
         return _authors(query, key, value, mask)
     at_once = at_once or AT_ONCE.get(jax.default_backend(), AT_ONCE_ELSEWHERE)
-    across = [a.swapaxes(1, 2) for a in (query, key, value, mask)]
-    row, row_sum, row_top = _lines(query, key, value, mask, True, at_once)
-    column, column_sum, column_top = (a.swapaxes(1, 2) for a in _lines(*across, False, at_once))
+    row, row_sum, row_top = _lines((query, key, value, mask), True, at_once)
+    across = tuple(a.swapaxes(1, 2) for a in (query, key, value, mask))
+    column, column_sum, column_top = (a.swapaxes(1, 2) for a in _lines(across, False, at_once))
     top = jnp.maximum(row_top, column_top)
     of_row, of_column = jnp.exp(row_top - top)[..., None], jnp.exp(column_top - top)[..., None]
     total = row_sum[..., None] * of_row + column_sum[..., None] * of_column
@@ -60,20 +60,22 @@ def criss_cross(
 
 
 def _lines(
-    query: Float[Array, "b s n e"],
-    key: Float[Array, "b s n e"],
-    value: Float[Array, "b s n c"],
-    mask: Bool[Array, "b s n"],
-    itself: bool,
-    at_once: int,
+    pixels: tuple[Array, ...], itself: bool, at_once: int
 ) -> tuple[Float[Array, "b s n c"], Float[Array, "b s n"], Float[Array, "b s n"]]:
-    """Attention within lines: the sum of exp(energy - top) * value, that of exp(energy - top), and top."""
-    b, s, n, _ = query.shape
-    flat = tuple(a.reshape(b * s, *a.shape[2:]) for a in (query, key, value, mask))
+    """Attention within lines: the sum of exp(energy - top) * value, that of exp(energy - top), and top.
+
+    Args:
+        pixels: query, key, value [b, s, n, channels] and mask [b, s, n] of b * s lines of n pixels.
+        itself: whether a pixel is among its own keys.
+        at_once: weights held at a time.
+    """
+    b, s, n = pixels[0].shape[:3]
+    flat = tuple(a.reshape(b * s, *a.shape[2:]) for a in pixels)
     many = max(1, at_once // (n * n))
 
     def line(given: tuple[Array, ...]) -> tuple[Array, ...]:
-        return _line(*given, itself)
+        query, key, value, mask = given
+        return _line(query, key, value, mask, itself)
 
     if many >= b * s:
         found = jax.checkpoint(jax.vmap(line))(flat)

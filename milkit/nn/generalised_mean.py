@@ -45,8 +45,8 @@ def log_probability(
     low = jnp.log(p + 2.0**10 * jnp.finfo(p.dtype).tiny)
     if complement is None:
         return low
-    q = jnp.minimum(complement.astype(p.dtype), 0.5)
-    return jnp.where(p < 0.5, low, jnp.log1p(-q))
+    small = p < 0.5
+    return jnp.where(small, low, jnp.log1p(-jnp.where(small, 0, complement.astype(p.dtype))))
 
 
 def log_generalised_mean(log_p: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], r: float) -> Float[Array, "b c"]:

@@ -230,6 +230,6 @@ def interpolation(
     else:
         over, under = (2 * place + 1) * before - after, jnp.maximum(2 * after, 1)
     over = jnp.clip(over, 0, jnp.maximum(before - 1, 0) * under)
-    low, part = (over // under)[..., None], ((over % under) / under)[..., None]
+    low, part = (over // under)[..., None], ((over % under).astype(float) / under)[..., None]
     weight = jnp.where(source_place == low, 1 - part, jnp.where(source_place == low + 1, part, 0))
     return jnp.where((place < after)[..., None] & (before > 0)[..., None], weight, 0)

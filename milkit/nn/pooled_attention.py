@@ -49,7 +49,7 @@ def _attend(
     value: Float[Array, "b i j c"],
     seen: Bool[Array, "b i j"],
 ) -> Float[Array, "b h w c"]:
-    b, h, w, _ = query.shape
+    b, _, w, _ = query.shape
     wide = jnp.promote_types(query.dtype, jnp.float32)
     keys, values, real = (a.reshape(b, -1, *a.shape[3:]) for a in (key, value, seen))
 

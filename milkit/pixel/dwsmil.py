@@ -122,8 +122,16 @@ class CDWSMIL:
     """`wesup`: image probabilities are (mean p)^(1/r), as a public re-implementation computes them."""
 
     def __post_init__(self) -> None:
-        weights = {"side_area_weights": "[0, inf)", "fused_area_weight": "[0, inf)"}
-        check_fields(self, "model", width="[1, inf)", side_rate="(0, inf)", area="[0, 1]", **weights)
+        some = "[0, inf)"
+        check_fields(
+            self,
+            "model",
+            width="[1, inf)",
+            side_rate="(0, inf)",
+            area="[0, 1]",
+            side_area_weights=some,
+            fused_area_weight=some,
+        )
         check_head(self.r, self.fusion_weights)
 
     @classmethod

@@ -80,7 +80,7 @@ class Attending(nnx.Module):
         x = self.stage(x, mask, deterministic=deterministic)
         if self.attention is not None:
             for _ in range(self.times):
-                x = self.attention(x, mask)  # type: ignore[operator]
+                x = self.attention(x, mask)
         return x
 
 

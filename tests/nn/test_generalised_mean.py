@@ -70,3 +70,10 @@ def test_a_filler_gives_zero():
     value, gradient = jax.value_and_grad(lambda v: generalised_mean(v, jnp.zeros((1, 3, 3), bool), 4.0).sum())(p)
     assert value == 0
     assert (gradient == 0).all()
+
+
+def test_even_odds_have_the_whole_gradient():
+    """A fresh network's probabilities are 0.5, where the logarithm changes its form."""
+    mask = jnp.ones((1, 2, 2), bool)
+    gradient = jax.grad(lambda z: generalised_mean(jax.nn.sigmoid(z), mask, 4.0, jax.nn.sigmoid(-z)).sum())
+    np.testing.assert_allclose(gradient(jnp.zeros((1, 2, 2, 1))), 0.25, rtol=1e-6)
