@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 
 from milkit.data.formats.guard_bytes import regular
 from milkit.data.images.tiff import TiffPixels
 from milkit.errors import DataError
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """What Pillow may take a file for; it knows others that run programs of their own."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Endings of image files, tried in this order where a table names an image without one."""
@@ -63,6 +63,8 @@ def size_of(path: Path, reading: Reading) -> tuple[int, int]:
     with _opened(path, reading) as image:
         if isinstance(image, TiffPixels):
             height, width = image.shape[:2]
+        elif image.format == "TIFF":  # some versions of Pillow have turned `size` already, others not
+            width, height = image.tag_v2[256], image.tag_v2[257]
         else:
             width, height = image.size
         if _orientation(image) in TURNED:
@@ -136,7 +138,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _opened(path: Path, reading: Reading) -> Iterator[Any]:
     """The file by Pillow, or by tifffile where Pillow does not know its pixels; only the header is read."""
     try:
-        stream = open(regular(path), "rb")  # noqa: SIM115  # closed by the stack
+        stream = open(path, "rb", opener=lambda p, _: regular(Path(p)))  # noqa: SIM115  # closed by the stack
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     with contextlib.ExitStack() as stack:
@@ -161,21 +163,28 @@ def _header(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, int], in
         bands, mode = len(image.getbands()), image.mode
         # other images of a JPEG are previews
         layers = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+        if image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8 and not mode.startswith(("I", "F")):
+            return _header_of_tiff(path, stream)  # of 16-bit colours Pillow gives the upper byte
         bits = 1 if mode == "1" else 16 if mode.startswith("I") else 8
         return image, (image.height, image.width, bands), layers, bits
     except UnidentifiedImageError:
-        stream.seek(0)
-        tiff = TiffPixels.open(stream)
-        if tiff is None:
-            raise DataError(
-                f"{path} is no image that can be read; expected PNG, JPEG, TIFF or BMP. Convert it, or take its row "
-                "out of the table."
-            ) from None
-        return tiff, tiff.shape, tiff.pages, 8 * tiff.dtype.itemsize
+        return _header_of_tiff(path, stream)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} claims too many pixels ({error}). Cut it into tiles, or scale it down.") from None
     except BROKEN as error:
         raise _unreadable(path, error) from None
+
+
+def _header_of_tiff(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, int], int, int]:
+    """`_header` by tifffile."""
+    stream.seek(0)
+    tiff = TiffPixels.open(stream)
+    if tiff is None:
+        raise DataError(
+            f"{path} is no image that can be read; expected PNG, JPEG, TIFF or BMP. Convert it, or take its row "
+            "out of the table."
+        )
+    return tiff, tiff.shape, tiff.pages, 8 * tiff.dtype.itemsize
 
 
 def _check_size(path: Path, size: tuple[int, int, int], bits: int, held: int, reading: Reading) -> None:
@@ -272,7 +281,7 @@ def _of_16_bits(path: Path, pixels: np.ndarray, reading: Reading) -> tuple[np.nd
     return to_8_bits(pixels.astype(np.int64), reading.white), f"16 to 8 bits, {reading.white} is white"
 
 
-def to_8_bits(pixels: Int[np.ndarray, "..."], white: int) -> UInt8[np.ndarray, "..."]:
+def to_8_bits(pixels: Integer[np.ndarray, "..."], white: int) -> UInt8[np.ndarray, "..."]:
     """`value * 255 / white`, rounded (half up)."""
     return ((pixels.astype(np.int64) * 510 + white) // (2 * white)).astype(np.uint8)
 
