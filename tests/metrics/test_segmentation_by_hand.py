@@ -214,6 +214,25 @@ def test_auprc_of_instances():
     assert "scores are not finite" in why(seg.instance_auprc([np.array([np.nan, 1.0])], [np.array([0, 1])]))
 
 
+def test_froc():
+    # two images, three lesions; falling: .9 hits lesion 1 of the first; .8 a false positive; .7 hits lesion 1 of the
+    # second; .6 lesion 1 again, which is found already; .5 a region that does not count; .4 and .3 false positives
+    score = [np.array([0.9, 0.8, 0.6, 0.5]), np.array([0.7, 0.4, 0.3])]
+    lesion = [np.array([1, 0, 1, -1]), np.array([1, 0, 0])]
+    # false positives an image 0, .5, .5, 1, 1.5 at sensitivities 1/3, 1/3, 2/3, 2/3, 2/3
+    assert seg.froc(score, lesion, [2, 1], rates=[0.25, 1.0]) == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert seg.froc(score, lesion, [2, 1], rates=[8.0]) == pytest.approx(2 / 3)
+    assert seg.froc(score, lesion, [2, 1], rates=[0.5]) == pytest.approx(2 / 3)  # the better of two thresholds there
+    weight = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    drawn = seg.froc(score, lesion, [2, 1], rates=[8.0], weight=weight)
+    assert drawn == pytest.approx([1 / 2, 1.0, 2 / 3])
+    empty = np.zeros(0)
+    assert seg.froc([empty], [empty.astype(int)], [2]) == 0.0
+    assert why(seg.froc(score, [np.zeros(4, int), np.zeros(3, int)], [0, 0])) == "no image has a lesion"
+    with pytest.raises(DataError, match="Image 0 has 0 lesions"):
+        seg.froc(score, lesion, [0, 1])
+
+
 @pytest.mark.parametrize(
     ("predicted", "truth", "expected"),
     [

@@ -14,7 +14,7 @@ from milkit.metrics.segmentation.curves import (
     pixel_prevalence,
 )
 from milkit.metrics.segmentation.distance import hausdorff
-from milkit.metrics.segmentation.localisation import instance_auprc, pointing_game
+from milkit.metrics.segmentation.localisation import froc, instance_auprc, pointing_game
 from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
 from milkit.metrics.segmentation.pixels import accuracy, confusions, dice, f1_neg, f1_pos, iou, miou
 from milkit.metrics.segmentation.statistics import (
@@ -48,6 +48,7 @@ __all__ = [
     "dice",
     "f1_neg",
     "f1_pos",
+    "froc",
     "hausdorff",
     "histograms",
     "image_statistics",
