@@ -26,7 +26,7 @@ from milkit.train import optim
 from milkit.train.config import Train
 from milkit.train.engine import Engine, Group, run_key
 from milkit.train.fit import start
-from milkit.train.state import RunState, graph_of
+from milkit.train.state import RunState, graph_of, rate_scales
 from milkit.train.step import Hyper, Packed, Setup
 from milkit.train.streaming import Streamed
 
@@ -311,6 +311,7 @@ def _engine(
         loss=loss.fn,
         objective=getattr(model, "objective", None),
         canvas=canvas,
+        rate_scales=rate_scales(model, study.features, out_features, study.covariate_count),
     )
     if data is None and memory_of(train, study) == "stream":
         data = streamed(study, any(getattr(e.model, "position_aware", True) for e in variants(experiment)))

@@ -89,6 +89,7 @@ def apply(
     gradient: Any,
     state: Any,
     params: Any,
+    scales: tuple[float, ...] = (),
 ) -> tuple[Any, Any]:
     """One update of one run: new parameters and optimiser state; both as they were where `go` is False.
 
@@ -99,11 +100,15 @@ def apply(
         gradient: of the mean loss, shaped as the parameters.
         state: from `start`.
         params: the parameters.
+        scales: factor on the learning rate of each parameter, in the order of the tree's leaves; () for 1.
     """
     optimizer = train.optimizer
     if train.clip is not None:
         gradient = _clipped(gradient, rate.clip)
     step = rate.learning_rate * schedule(train, rate, count)
+    # a factor that all share is no operation a parameter
+    steps = [step * s for s in scales] if scales else [step] * len(jax.tree.leaves(params))
+    step_of = jax.tree.unflatten(jax.tree.structure(params), steps)
     # A decay of exactly 0 costs an operation a parameter and changes nothing, so it is left out.
     decay = rate.weight_decay if optimizer.weight_decay else None
     coupled = None if isinstance(optimizer, AdamW) else decay
@@ -114,8 +119,8 @@ def apply(
     if isinstance(optimizer, Sgd):
         trace = _keep(go, lambda m, g, p: rate.momentum * m + full(g, p), state.trace, gradient, params)
         if not optimizer.nesterov:
-            return _keep(go, lambda p, m: p - step * m, params, trace), Momentum(trace)
-        ahead = _keep(go, lambda p, m, g: p - step * (full(g, p) + rate.momentum * m), params, trace, gradient)
+            return _keep(go, lambda p, m, s: p - s * m, params, trace, step_of), Momentum(trace)
+        ahead = _keep(go, lambda p, m, g, s: p - s * (full(g, p) + rate.momentum * m), params, trace, gradient, step_of)
         return ahead, Momentum(trace)
     b1, b2 = optimizer.b1, optimizer.b2
     done = count.astype(jnp.result_type(float)) + 1.0
@@ -123,11 +128,11 @@ def apply(
     mean = _keep(go, lambda m, g, p: b1 * m + (1.0 - b1) * full(g, p), state.mean, gradient, params)
     square = _keep(go, lambda v, g, p: b2 * v + (1.0 - b2) * full(g, p) ** 2, state.square, gradient, params)
 
-    def moved(p: Array, m: Array, v: Array) -> Array:
+    def moved(p: Array, m: Array, v: Array, s: Array) -> Array:
         u = first * m / (jnp.sqrt(second * v) + optimizer.eps)
-        return p - step * (u + decay * p if isinstance(optimizer, AdamW) and decay is not None else u)
+        return p - s * (u + decay * p if isinstance(optimizer, AdamW) and decay is not None else u)
 
-    return _keep(go, moved, params, mean, square), Moments(mean, square)
+    return _keep(go, moved, params, mean, square, step_of), Moments(mean, square)
 
 
 def _keep(go: Bool[Array, ""], new: Callable[..., Array], old: Any, *trees: Any) -> Any:

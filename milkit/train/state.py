@@ -109,6 +109,21 @@ def graph_of(
     return graph
 
 
+def rate_scales(model: Any, in_features: int, out_features: int, covariates: int = 0) -> tuple[float, ...]:
+    """Factor on the learning rate of each parameter, as the model's `learning_rate_scale(path)` says; () without one.
+
+    A path is the names that lead to a parameter, such as `("side1", "kernel")`.
+    """
+    said = getattr(model, "learning_rate_scale", None)
+    if said is None:
+        return ()
+    abstract = nnx.eval_shape(lambda: build(model, in_features, out_features, covariates, nnx.Rngs(0)))
+    leaves = jax.tree.leaves_with_path(nnx.state(abstract, nnx.Param))
+    paths = [tuple(str(getattr(k, "key", getattr(k, "name", k))) for k in path) for path, _ in leaves]
+    scales = tuple(float(said(tuple(name for name in path if name != "value"))) for path in paths)
+    return scales if any(scale != 1.0 for scale in scales) else ()
+
+
 def initial_arrays(
     model: Any, in_features: int, out_features: int, key: Key[Array, ""], covariates: int = 0
 ) -> tuple[Any, Any]:

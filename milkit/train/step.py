@@ -66,6 +66,7 @@ class Setup(NamedTuple):
         loss: `(logits, target, weight, loss_params) -> [b]`.
         objective: the model's own `(output, batch, bag_loss) -> (loss[b], parts)`, or None.
         canvas: height and width that images are shown in, None where bags are no images.
+        rate_scales: see `milkit.train.optim.apply`.
     """
 
     graph: Graph
@@ -74,6 +75,7 @@ class Setup(NamedTuple):
     loss: Callable[..., Any]
     objective: Callable[..., Any] | None
     canvas: tuple[int, int] | None = None
+    rate_scales: tuple[float, ...] = ()
 
 
 def gather(
@@ -317,7 +319,7 @@ def settle(
     if careful:  # a sum is finite only if all of its terms are
         finite &= jnp.isfinite(sum(jnp.sum(g) for g in jax.tree.leaves(learned.gradient)))
     bad, counts = alive & ~finite, alive & finite
-    kept = _move(setup.train, hyper, counts, state, learned.gradient, seen, update)
+    kept = _move(setup, hyper, counts, state, learned.gradient, seen, update)
     kept = kept._replace(
         buffers=keep_where(counts, learned.buffers, state.buffers),
         failed=state.failed | bad,
@@ -329,7 +331,7 @@ def settle(
 
 
 def _move(
-    train: Train,
+    setup: Setup,
     hyper: Hyper,
     go: Bool[Array, ""],
     state: RunState,
@@ -338,11 +340,11 @@ def _move(
     update: Bool[Array, ""],
 ) -> RunState:
     """Add a step's summed gradient and, where `update` says so, turn the sum into an update; nothing without `go`."""
-    if train.accumulate == 1:
-        return _updated(train, hyper, go, state, gradient, seen)
+    if setup.train.accumulate == 1:
+        return _updated(setup, hyper, go, state, gradient, seen)
     total = jax.tree.map(jnp.add, state.gradient, gradient)
     weight = state.gradient_weight + seen
-    moved = _updated(train, hyper, go & update, state, total, weight)
+    moved = _updated(setup, hyper, go & update, state, total, weight)
     left = keep_where(update, jax.tree.map(jnp.zeros_like, total), total)
     return moved._replace(
         gradient=keep_where(go, left, state.gradient),
@@ -351,11 +353,13 @@ def _move(
 
 
 def _updated(
-    train: Train, hyper: Hyper, go: Bool[Array, ""], state: RunState, total: Any, weight: Float[Array, ""]
+    setup: Setup, hyper: Hyper, go: Bool[Array, ""], state: RunState, total: Any, weight: Float[Array, ""]
 ) -> RunState:
     share = 1.0 / jnp.maximum(weight, 1.0)
     mean = jax.tree.map(lambda g: g * share.astype(g.dtype), total)
-    params, optimizer = optim.apply(train, hyper.rate, go, state.updates, mean, state.optimizer, state.params)
+    params, optimizer = optim.apply(
+        setup.train, hyper.rate, go, state.updates, mean, state.optimizer, state.params, setup.rate_scales
+    )
     return state._replace(params=params, optimizer=optimizer, updates=state.updates + go)
 
 

@@ -1,11 +1,16 @@
 """Updates and schedules, worked by hand. Against torch.optim: tests/parity/test_optimisers.py."""
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from milkit.models import ABMIL
 from milkit.train import optim
 from milkit.train.config import Adam, AdamW, Sgd, Train
+from milkit.train.state import initial_arrays, rate_scales
 
 
 def two_updates(train, gradient=2.0, start=1.0, updates=10):
@@ -54,3 +59,35 @@ def test_warmup_then_cosine():
 def test_constant_schedule_is_one():
     train = Train(Sgd(1.0))
     assert float(optim.schedule(train, optim.rates(train, 5), jnp.array(7))) == 1.0
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(0.1, momentum=0.0), Sgd(0.1, nesterov=True), Adam(0.1), AdamW(0.1)])
+def test_each_parameter_may_have_a_rate_of_its_own(optimizer):
+    """One parameter at a hundredth of the rate moves as a run of its own at that rate does."""
+    given = {"head": jnp.array([1.0, -2.0]), "side": jnp.array([3.0])}
+    gradient = {"head": jnp.array([0.5, 0.1]), "side": jnp.array([-1.0])}
+
+    def after(rate, scales):
+        train = Train(replace(optimizer, learning_rate=rate))
+        state, params = optim.start(train, given), given
+        for i in range(3):
+            params, state = optim.apply(
+                train, optim.rates(train, 1), jnp.array(True), jnp.array(i), gradient, state, params, scales
+            )
+        return params
+
+    both = after(0.1, (1.0, 0.01))
+    np.testing.assert_allclose(both["head"], after(0.1, ())["head"], rtol=1e-6)
+    np.testing.assert_allclose(both["side"], after(0.001, ())["side"], rtol=1e-6)
+
+
+def test_a_model_names_its_parameters_rates_by_their_paths():
+    class Slow(ABMIL):
+        def learning_rate_scale(self, path):
+            return 0.01 if path == ("classifier", "bias") else 1.0
+
+    scales = rate_scales(Slow(encoder=(4,), attention=2), 3, 1)
+    names = jax.tree.leaves_with_path(initial_arrays(Slow(encoder=(4,), attention=2), 3, 1, jax.random.key(0))[0])
+    assert [scale for scale in scales if scale != 1.0] == [0.01]
+    assert "classifier" in str(names[scales.index(0.01)][0])
+    assert rate_scales(ABMIL(), 3, 1) == ()
