@@ -1,8 +1,11 @@
 """Metrics of patients' scores, in NumPy: values, curves, thresholds and intervals. They know no files.
 
 `metrics_of(kind, names)` lists what is computed for a task; `docs/statistics.md` defines each metric and both
-intervals.
+intervals. Of maps against masks: `milkit.metrics.segmentation`.
 """
+
+import importlib
+from types import ModuleType
 
 from milkit.metrics.calibration import ece, ece_labels, ece_top_label, nll, nll_labels
 from milkit.metrics.classification import (
@@ -135,3 +138,10 @@ __all__ = [
     "youden_threshold",
     "youden_thresholds",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`milkit.metrics.segmentation`, imported when it is asked for: its parts of SciPy nearly double the time."""
+    if name == "segmentation":
+        return importlib.import_module("milkit.metrics.segmentation")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+import milkit.metrics
 from milkit.metrics import segmentation as seg
 
 
@@ -35,3 +36,9 @@ def test_every_metric_is_in_a_table(page):
         and name not in ("image_statistics", "per_patient", "stack", "summarise")
         and not name.endswith(("_estimates", "_segmentations"))
     }
+
+
+def test_the_module_is_found_without_being_imported_by_name():
+    assert milkit.metrics.__getattr__("segmentation") is seg
+    with pytest.raises(AttributeError, match="no attribute 'segmentations'"):
+        _ = milkit.metrics.segmentations

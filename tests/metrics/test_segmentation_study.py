@@ -99,6 +99,18 @@ def test_classes_have_names_of_their_own():
     assert found["iou_per_image:1"] == pytest.approx(seg.iou(called, truth, classes=3, ignore=255, average="image"))
 
 
+def test_instance_maps_of_ones_own():
+    """Touching nuclei have numbers that connected parts would not tell apart."""
+    truth = np.zeros((6, 6), int)
+    truth[1:5, 1:3], truth[1:5, 3:5] = 1, 2
+    found = seg.summarise(
+        seg.image_statistics(truth > 0, truth > 0, WANTED, predicted_instances=truth > 0, true_instances=truth)
+    )
+    assert found["object_dice"] == pytest.approx(seg.object_dice(truth > 0, truth))
+    assert found["aji"] == pytest.approx(seg.aji(truth > 0, truth)) == pytest.approx((8 + 8) / (16 + 16))
+    assert found["dice"] == 1.0
+
+
 def test_micrometres():
     soft, truth = images(4, 0.2)
     in_px, in_um = (

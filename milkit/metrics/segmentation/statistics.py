@@ -49,6 +49,11 @@ class Wanted:
     def __post_init__(self) -> None:
         if (self.distances or self.instances) and (self.classes != 2 or self.ignore is not None):
             raise DataError("Distances and instances are of two classes, and of truth without pixels to ignore.")
+        if self.bins < 1 or self.classes < 2 or not (self.mpp is None or 0 < self.mpp < np.inf):
+            raise DataError(
+                f"bins {self.bins}, classes {self.classes}, mpp {self.mpp}: expected at least 1 bin and 2 classes, and "
+                "micrometres a pixel above 0."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,31 +100,23 @@ def image_statistics(
         prediction, truth, classes=wanted.classes, ignore=wanted.ignore, threshold=wanted.threshold
     )
     terms: dict[str, Float[np.ndarray, "n _"]] = {}
-    histogram = None
     for label in range(1, wanted.classes):
         for what in ("iou", "dice"):
             terms[_named(f"{what}_per_image", label, wanted.classes)] = pixels.image_terms(confusion, label, what)
-    if wanted.classes == 2:
-        terms |= {"f1_pos": pixels.f1_pos_terms(confusion), "f1_neg": pixels.f1_neg_terms(confusion)}
-        if all(np.issubdtype(p.dtype, np.floating) for p, _ in both):
-            counts = curves.histograms(prediction, truth, bins=wanted.bins, ignore=wanted.ignore)
-            histogram = counts.astype(np.float64)
-            terms["auroc_per_image"] = mean_terms(curves.auroc_of(counts))
-            terms["auprc_per_image"] = mean_terms(curves.auprc_of(counts))
-            if wanted.ignore is None:
-                terms["pointing_game"] = mean_terms([pointed(p, t, i) for i, (p, t) in enumerate(both)])
-        masks = (
-            [(as_called(p, wanted.threshold, 2) == 1, as_classes(t, 2, "Truth") == 1) for p, t in both]
-            if (wanted.distances or wanted.instances)
-            else []
-        )
+    if wanted.classes > 2:
+        return ImageStatistics(confusion, terms)
+    terms |= {"f1_pos": pixels.f1_pos_terms(confusion), "f1_neg": pixels.f1_neg_terms(confusion)}
+    histogram = None
+    if all(np.issubdtype(p.dtype, np.floating) for p, _ in both):
+        histogram = curves.histograms(prediction, truth, bins=wanted.bins, ignore=wanted.ignore).astype(np.float64)
+        terms |= _map_terms(both, histogram, wanted)
+    if wanted.distances or wanted.instances:
+        masks = [(as_called(p, wanted.threshold, 2) == 1, as_classes(t, 2, "Truth") == 1) for p, t in both]
         terms |= _distance_terms(masks, wanted)
-        if wanted.instances:
-            predicted = (
-                predicted_instances if predicted_instances is not None else [objects.instances(p) for p, _ in masks]
-            )
-            true = true_instances if true_instances is not None else [objects.instances(t) for _, t in masks]
-            terms |= _object_terms(predicted, true, wanted.mpp or 1.0)
+    if wanted.instances:
+        predicted = [objects.instances(p) for p, _ in masks] if predicted_instances is None else predicted_instances
+        true = [objects.instances(t) for _, t in masks] if true_instances is None else true_instances
+        terms |= _object_terms(predicted, true, wanted.mpp or 1.0)
     return ImageStatistics(confusion, terms, histogram)
 
 
@@ -186,6 +183,18 @@ def distance_name(mode: Mode) -> str:
 
 def _named(what: str, label: int, classes: int) -> str:
     return what if classes == 2 else f"{what}:{label}"
+
+
+def _map_terms(
+    both: list[tuple[np.ndarray, np.ndarray]], histogram: Float[np.ndarray, "n 2 bins"], wanted: Wanted
+) -> dict[str, np.ndarray]:
+    terms = {
+        "auroc_per_image": mean_terms(curves.auroc_of(histogram)),
+        "auprc_per_image": mean_terms(curves.auprc_of(histogram)),
+    }
+    if wanted.ignore is None:
+        terms["pointing_game"] = mean_terms([pointed(p, t, i) for i, (p, t) in enumerate(both)])
+    return terms
 
 
 def _distance_terms(masks: list[tuple[np.ndarray, np.ndarray]], wanted: Wanted) -> dict[str, np.ndarray]:
