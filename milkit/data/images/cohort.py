@@ -1,25 +1,20 @@
 """A folder of images and a table of their labels: what an experiment on pixels is made from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from milkit.data.build import NO_FEATURES, build_study
 from milkit.data.cells import read_cells
-from milkit.data.images.decode import SUFFIXES, WHITE, Reading
-from milkit.data.images.load import ImageSource, check_memory, decode, digest_of, files_of, sizes_of
+from milkit.data.images.decode import WHITE, Reading
+from milkit.data.images.load import files_of
 from milkit.data.images.masks import MaskFolder, Masks
+from milkit.data.images.opened import OpenImages, image_study
 from milkit.data.matching import examples
-from milkit.data.study import Flow, Study, Unit
+from milkit.data.study import Study, Unit
 from milkit.data.table import CohortTable, read_cohort
-from milkit.data.where import and_more
-from milkit.errors import CohortError, ConfigError, DataError
+from milkit.errors import CohortError, DataError
 from milkit.fields import check_fields
 from milkit.task import Task
-
-NO_IMAGE = "the table has a row but there is no such image file"
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,14 @@ class ImageCohort:
             DataError: images that cannot be used, or take too much memory; names the file.
             ConfigError: the unit is the patient, and one has several images.
         """
+        return image_study(self.open(), task, unit, strict=self.strict, slide_labels=self.slide_labels)
+
+    def open(self) -> OpenImages:
+        """The table and the files it names; no image or mask is read.
+
+        Raises:
+            CohortError: a table that cannot be used, or none of its images is there.
+        """
         table = self.read_table()
         files = files_of(table, self.folder)
         if not files:
@@ -93,34 +96,15 @@ class ImageCohort:
                 f"{table.file}: none of its {len(table)} images is in {self.folder}. Images of the table: "
                 f"{examples(table.slide.tolist())}. Say where they are: images='the folder'."
             )
-        masks = self._mask_files(table, files)
-        name = Path(self.table).stem
-        sizes = sizes_of(files, self.reading)
-        provenance = {"encoder": None, "mpp": None, "tile_um": None, "tile_px": None, "downsample": self.downsample}
-        source = ImageSource(tuple(files), np.array(list(sizes.values()), np.int64).reshape(-1, 2), {}, provenance)
-        _check_unit(name, table, files, unit)
-        study = build_study(
-            name, table, source, task, unit, split=self.split, strict=self.strict, slide_labels=self.slide_labels
-        )
-        ids = images_of(study)
-        check_memory([sizes[i] for i in ids], self.max_gib, name)
-        pixels, converted = decode({i: files[i] for i in ids}, self.reading)
-        changed = [i for i in ids if pixels[i].shape[:2] != sizes[i]]
-        if changed:
-            raise DataError(f"{files[changed[0]]} has another size than its header says; put it there again.")
-        source.pixels.update(pixels)
-        shape = np.array([sizes[i] for i in ids], np.int64)
-        notes = (
-            *(f"{count} of {len(ids)} images converted: {word}" for word, count in sorted(converted.items())),
-            *_size_notes(shape, self.downsample),
-            *_unlisted([*files.values()], [*masks.values()]),
-            *self._mask_notes(masks, ids),
-        )
-        return replace(
-            study,
-            sizes=shape,
-            flow=_about_images(study.flow, notes),
-            provenance={**study.provenance, "pixels_sha256": digest_of(pixels, ids)},
+        return OpenImages(
+            name=Path(self.table).stem,
+            table=table,
+            files=files,
+            masks=self._mask_files(table, files),
+            reading=self.reading,
+            foreground=self.foreground,
+            split=self.split,
+            max_gib=self.max_gib,
         )
 
     def masks_of(self, study: Study) -> Masks:
@@ -129,12 +113,9 @@ class ImageCohort:
         Raises:
             DataError: it names no masks.
         """
-        if not self.masks or study.sizes is None:
+        if not self.masks:
             raise DataError(f"{study.name!r} names no masks; say where they are: masks='a folder' (or a column).")
-        table = self.read_table()
-        found = self._mask_files(table, files_of(table, self.folder))
-        ids = tuple(images_of(study))
-        return Masks(ids, tuple(found.get(i) for i in ids), study.sizes, self.reading, self.foreground)
+        return self.open().masks_of(study)
 
     @property
     def folder(self) -> Path:
@@ -164,48 +145,9 @@ class ImageCohort:
             return {name: base / Path(cell).expanduser() for name, cell in cells.items() if cell}
         folder = MaskFolder.of(Path(self.masks).expanduser())
         found = {name: folder.of_image(path.name) for name, path in files.items()}
+        if not any(found.values()):
+            raise DataError(
+                f"{folder.folder} holds no mask of any image; its files are {examples([*folder.by_stem])}, the images "
+                f"{examples([*files])}. Name masks like their images, or name a column of the table with their files."
+            )
         return {name: path for name, path in found.items() if path is not None}
-
-    def _mask_notes(self, masks: Mapping[str, Path], ids: Sequence[str]) -> tuple[str, ...]:
-        if not self.masks:
-            return ()
-        count = sum(i in masks for i in ids)
-        return (f"{count} of {len(ids)} images have a mask, for scoring only; none is opened while training",)
-
-
-def images_of(study: Study) -> list[str]:
-    """Id of each bag's image; in the patient unit a bag is named by its patient."""
-    return [slides[0] for slides in study.slides]
-
-
-def _check_unit(name: str, table: CohortTable, files: Mapping[str, Path], unit: Unit) -> None:
-    there = [patient for i, patient in zip(table.slide.tolist(), table.patient.tolist(), strict=True) if i in files]
-    if unit == "patient" and len(set(there)) < len(there):
-        raise ConfigError(
-            f"{name!r} has {len(there)} images of {len(set(there))} patients; an image is a bag, so the unit is no "
-            'patient. Set unit="slide"; folds keep the images of a patient together all the same.'
-        )
-
-
-def _size_notes(sizes: np.ndarray, downsample: int) -> tuple[str, ...]:
-    """What a reader should know of sizes: all images stand in one canvas."""
-    low, high = sizes.min(0), sizes.max(0)
-    block = f"each pixel is the mean of a block of {downsample} x {downsample}" if downsample > 1 else ""
-    canvas = f"all are shown in a canvas of {high[0]} x {high[1]}, so that memory and time are those of the largest"
-    differ = f"images differ in size (height {low[0]} to {high[0]}, width {low[1]} to {high[1]} px); {canvas}"
-    return tuple(filter(None, [block, differ if (low != high).any() else ""]))
-
-
-def _unlisted(files: Sequence[Path], masks: Sequence[Path]) -> tuple[str, ...]:
-    """Image files beside those of the table that it does not name."""
-    known = {path.resolve() for path in (*files, *masks)}
-    there = (p for folder in sorted({path.parent for path in files}) for p in sorted(folder.iterdir()))
-    more = [p.name for p in there if p.suffix.lower() in SUFFIXES and p.resolve() not in known]
-    said = f"{len(more)} image files beside them have no row in the table ({and_more(more[:3], len(more))})"
-    return (said,) if more else ()
-
-
-def _about_images(flow: Flow, notes: Sequence[str]) -> Flow:
-    """The flow in the words of images."""
-    left_out = tuple((name, NO_IMAGE if why == NO_FEATURES else why) for name, why in flow.left_out)
-    return replace(flow, left_out=left_out, notes=(*flow.notes, *notes))
