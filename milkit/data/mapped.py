@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,10 @@ class MappedFile(mmap.mmap):
         made.handle = handle
         return made
 
-    def __del__(self) -> None:
-        """Close the file; the map itself goes with the object."""
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        """Close the file; the map itself goes with the object. At the interpreter's end `os` may be gone before."""
         if hasattr(self, "handle"):
-            os.close(self.handle)
+            close(self.handle)
 
     def array(self, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
         """A view of a part of the file."""
