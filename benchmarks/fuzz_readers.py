@@ -61,6 +61,7 @@ def main() -> None:
             return
         found = side_by_side(bench, options.seed, options.inputs, options.jobs, options.minutes)
         found["command"] += " --library" if options.library else ""
+        found["command"] += f" --minutes {options.minutes:g}" if options.minutes < 1e9 else ""
     finally:
         shutil.rmtree(root, ignore_errors=True)
     text = json.dumps(found, indent=1)
