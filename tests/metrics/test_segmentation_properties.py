@@ -140,11 +140,24 @@ def test_other_numbers_for_the_same_instances_change_nothing():
     predicted, truth = seg.instances(blobs(7, wide, level=0.1)), seg.instances(blobs(8, wide, level=0.08))
     assert min(predicted.max(), truth.max()) > 5
     rng = np.random.default_rng(0)
-    for _ in range(3):
-        names = np.r_[0, rng.permutation(np.arange(1, 200))[: predicted.max()]]
+    for highest in (100, 200, 10**9):
+        names = np.r_[0, highest + 1 - rng.permutation(np.arange(1, 100))[: predicted.max()]]
         other = np.r_[0, rng.permutation(np.arange(1, 200))[: truth.max()]]
         for metric in (seg.aji, seg.object_dice, seg.object_iou, seg.object_hausdorff):
             assert metric(names[predicted], other[truth]) == pytest.approx(metric(predicted, truth), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_parts_of_a_mask_and_of_a_map_of_values(seed):
+    """Two ways to the same numbers: SciPy's labels for one value, a graph of equal neighbours for several."""
+    mask = blobs(seed, (30, 40), level=0.1)
+    beside = np.zeros((30, 2), int)
+    beside[-1, -1] = 7  # a second value, in a corner of its own
+    several = np.concatenate([mask.astype(int), beside], 1)
+    found = seg.instances(several)
+    assert found[-1, -1] == found.max()
+    found[-1, -1] = 0
+    np.testing.assert_array_equal(found[:, :40], seg.instances(mask))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import find_objects
+from scipy.ndimage import find_objects, label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
@@ -37,6 +37,21 @@ def instances(mask: Int[np.ndarray, "h w"] | Bool[np.ndarray, "h w"]) -> Int[np.
     Of a mask: its connected parts. Of an instance map: an instance in two pieces becomes two, and neighbours of
     different number stay apart.
     """
+    part, count = label(mask, np.ones((3, 3))) if _one_value(mask) else _parts(mask)
+    first = np.zeros(count + 1, np.int64)
+    first[part.ravel()[::-1]] = np.arange(mask.size)[::-1]  # of several places the one written last stays
+    order = np.argsort(first[1:], kind="stable")
+    number = np.zeros(count + 1, np.int64)
+    number[order + 1] = np.arange(1, count + 1)
+    return number[part]
+
+
+def _one_value(mask: np.ndarray) -> bool:
+    return mask.dtype == bool or not mask.any() or bool((mask[mask != 0] == mask.max()).all())
+
+
+def _parts(mask: np.ndarray) -> tuple[Int[np.ndarray, "h w"], int]:
+    """Connected parts of equal value, in any order, and how many they are."""
     height, width = mask.shape
     index = np.arange(mask.size).reshape(mask.shape)
     start, end = [], []
@@ -48,11 +63,11 @@ def instances(mask: Int[np.ndarray, "h w"] | Bool[np.ndarray, "h w"]) -> Int[np.
         end.append(index[there][same])
     rows, columns = np.concatenate(start), np.concatenate(end)
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (mask.size, mask.size))
-    part = connected_components(graph, directed=False)[1][mask.ravel() != 0]
-    _, first, number = np.unique(part, return_index=True, return_inverse=True)
-    out = np.zeros(mask.size, np.int64)
-    out[mask.ravel() != 0] = np.argsort(np.argsort(first))[number] + 1
-    return out.reshape(mask.shape)
+    part = connected_components(graph, directed=False)[1].reshape(mask.shape)
+    values, number = np.unique(part[mask != 0], return_inverse=True)
+    out = np.zeros(mask.shape, np.int64)
+    out[mask != 0] = number + 1
+    return out, len(values)
 
 
 def aji(
@@ -302,5 +317,10 @@ def _matches(prediction: Maps, truth: Maps) -> list[Matches]:
 
 
 def _numbered(image: np.ndarray, what: str) -> Int[np.ndarray, "h w"]:
-    values, number = np.unique(as_instances(image, what), return_inverse=True)
-    return number.reshape(image.shape) + (values[0] != 0)
+    values = as_instances(image, what)
+    if values.max() > 4 * values.size:  # ids that are no counts: a table of them would not fit
+        found, number = np.unique(values, return_inverse=True)
+        return number.reshape(image.shape) + (found[0] != 0)
+    present = np.bincount(values.ravel()) > 0
+    present[0] = False
+    return present.cumsum()[values]

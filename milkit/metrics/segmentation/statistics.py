@@ -198,11 +198,9 @@ def _map_terms(
 
 
 def _distance_terms(masks: list[tuple[np.ndarray, np.ndarray]], wanted: Wanted) -> dict[str, np.ndarray]:
-    scale = wanted.mpp or 1.0
-    return {
-        distance_name(mode): mean_terms([distance.distance(p, t, mode, "diagonal") * scale for p, t in masks])
-        for mode in wanted.distances
-    }
+    values = np.asarray([distance.distances(p, t, wanted.distances, "diagonal") for p, t in masks])
+    values = values.reshape(len(masks), -1) * (wanted.mpp or 1.0)
+    return {distance_name(mode): mean_terms(values[:, i]) for i, mode in enumerate(wanted.distances)}
 
 
 def _object_terms(predicted: Maps, true: Maps, scale: float) -> dict[str, np.ndarray]:
