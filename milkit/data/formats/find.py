@@ -170,9 +170,11 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         if files:
             taken = set(files)
             return files, [entry.name for entry in inside if entry not in taken]
-    for name in ("h5_files", "pt_files"):
+    for name in ("h5_files", "pt_files", "features/h5_files", "features/pt_files"):
         if (path / name).is_dir():
             return _files(path / name)
+    if len(folders := _features_folders(path)) == 1:  # a TRIDENT job with one tiling and one encoder
+        return _files(folders[0])
     if below := _below(path):
         return below, []
     raise DataError(_no_files(path, inside, kinds))
@@ -187,6 +189,11 @@ def _below(path: Path) -> list[Path]:
         return files if stamp.LAYOUT.claims(files[0], file) else []
 
 
+def _features_folders(path: Path) -> list[Path]:
+    """TRIDENT's folders of features in a job, or in one of its tilings."""
+    return sorted(entry for entry in (*path.glob("features_*"), *path.glob("*/features_*")) if entry.is_dir())
+
+
 def _may_be(kind: str, path: Path) -> bool:
     """A folder often holds tables beside features, so of text files only those count that a layout claims."""
     return kind not in ("csv", "svm") or any(la.container == kind and la.claims(path, None) for la in LAYOUTS)
@@ -196,8 +203,7 @@ def _no_files(path: Path, inside: Sequence[Path], kinds: dict[Path, str]) -> str
     """What a folder without feature files is, and which one to give."""
     if pickles := [entry.name for entry, kind in kinds.items() if kind == "pickle"]:
         return f"{path} holds pickles ({and_more(pickles[:3], len(pickles))}), {NO_PICKLE}"
-    folders = sorted(entry for entry in (*path.glob("features_*"), *path.glob("*/features_*")) if entry.is_dir())
-    if folders:
+    if folders := _features_folders(path):
         named = and_more([str(folder) for folder in folders[:MOST]], len(folders))
         return f"{path} holds folders of features, of one tiling and encoder each; give one of them: {named}."
     held = and_more([entry.name for entry in inside[:MOST]], len(inside)) or "nothing"

@@ -272,3 +272,13 @@ def test_forked_processes_read_on_their_own(job):
     assert sorted(queue.get(timeout=30) for _ in workers) == [0.0, 100.0, 200.0]
     for worker in workers:
         worker.join()
+
+
+def test_the_root_of_a_tools_output_is_enough_where_there_is_no_choice(folder, features):
+    trident(folder / "job", "a", features(1), grid(3))
+    assert open_features("job").ids == open_features(f"job/{TILING}").ids == ("a",)
+    clam(folder / "results", "b", features(2), grid(3))
+    assert open_features("results").ids == ("b",)
+    trident(folder / "job", "a", features(1), grid(3), encoder="conch")
+    with pytest.raises(DataError, match=r"one tiling and encoder each; give one of them: .*features_conch, "):
+        open_features("job")
