@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from milkit.data.cohort import Cohort
     from milkit.data.covariates import Categorical, Numeric
     from milkit.data.datasets import BagFile, Classic, ColonNuclei, MnistBags, MnistBenchmark, TissueFeatures
-    from milkit.data.images import ImageCohort
+    from milkit.data.images import ImageCohort, ImageCrops, KnownImages
     from milkit.data.memory import in_memory
     from milkit.data.protocol import GivenFolds, Holdout, KFold, LabelBudget, MonteCarlo, Nested, SavedFolds
     from milkit.experiment import Experiment
@@ -40,7 +40,7 @@ _WHERE = {
     "milkit.data.aligned": ("Aligned", "FeatureFiles"),
     "milkit.data.cohort": ("Cohort",),
     "milkit.data.covariates": ("Categorical", "Numeric"),
-    "milkit.data.images": ("ImageCohort",),
+    "milkit.data.images": ("ImageCohort", "ImageCrops", "KnownImages"),
     "milkit.data.memory": ("in_memory",),
     "milkit.data.protocol": ("GivenFolds", "Holdout", "KFold", "LabelBudget", "MonteCarlo", "Nested", "SavedFolds"),
     "milkit.experiment": ("Experiment",),

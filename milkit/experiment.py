@@ -23,7 +23,7 @@ from milkit.data.aligned import Aligned, FeatureFiles
 from milkit.data.cohort import Cohort
 from milkit.data.covariates import Categorical, Numeric
 from milkit.data.datasets import DataSet
-from milkit.data.images import ImageCohort
+from milkit.data.images import ImageSet
 from milkit.data.memory import InMemory
 from milkit.data.protocol import LabelBudget
 from milkit.data.protocol import Protocol as SplitProtocol
@@ -35,7 +35,7 @@ from milkit.search import Search, check_search
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
 from milkit.train.config import Optimizer, Select, Train
 
-Data = Cohort | DataSet | ImageCohort | InMemory
+Data = Cohort | DataSet | ImageSet | InMemory
 
 
 @runtime_checkable
@@ -88,6 +88,7 @@ class Experiment:
         _check_parts(self)
         _check_selection(self)
         _check_loss(self)
+        _check_test_crops(self)
         _check_model(self.model)
         _check_chunks(self.model, self.train)
         if self.search is not None:
@@ -169,6 +170,14 @@ def _check_loss(experiment: Experiment) -> None:
         raise ConfigError(
             "The Cox loss compares the bags of one step with each other, but train.batch_bags is 1, where it is 0 "
             "whatever the model does; set train.batch_bags to 16 or more, or use Survival(loss='nll')."
+        )
+
+
+def _check_test_crops(experiment: Experiment) -> None:
+    if getattr(experiment.data, "test_crops", False) and type(experiment.protocol).__name__ != "GivenFolds":
+        raise ConfigError(
+            "data.test_crops=True puts crops without labels into the test part, so who tests must be as given: take "
+            "protocol=GivenFolds(allow_single_class=True), or leave test_crops False."
         )
 
 

@@ -89,7 +89,7 @@ def sizes_of(files: Mapping[str, Path], reading: Reading) -> dict[str, tuple[int
     Raises:
         DataError: files that are no images that can be read; names the first of them and counts all.
     """
-    return dict(zip(files, _each(lambda path: size_of(path, reading), list(files.values())), strict=True))
+    return dict(zip(files, threaded(lambda path: size_of(path, reading), list(files.values())), strict=True))
 
 
 def decode(files: Mapping[str, Path], reading: Reading) -> tuple[dict[str, np.ndarray], Counter[str]]:
@@ -98,25 +98,29 @@ def decode(files: Mapping[str, Path], reading: Reading) -> tuple[dict[str, np.nd
     Raises:
         DataError: images that cannot be read; names the first of them and counts all.
     """
-    read = _each(lambda path: read_image(path, reading), list(files.values()))
+    read = threaded(lambda path: read_image(path, reading), list(files.values()))
     words = Counter(word for _, said in read for word in said)
     return {name: pixels for name, (pixels, _) in zip(files, read, strict=True)}, words
 
 
-def _each(do: Callable[[Path], Any], paths: Sequence[Path]) -> list[Any]:
-    """The result of each file, several at a time."""
+def threaded(do: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The result of each image, several at a time, in their order.
 
-    def attempt(path: Path) -> Any:
+    Raises:
+        DataError: the first of those that were raised, and how many there were.
+    """
+
+    def attempt(item: Any) -> Any:
         try:
-            return do(path)
+            return do(item)
         except DataError as error:
             return error
 
     with ThreadPoolExecutor(min(THREADS, 2 * (os.cpu_count() or 1))) as pool:
-        results = list(pool.map(attempt, paths))
+        results = list(pool.map(attempt, items))
     wrong = [result for result in results if isinstance(result, DataError)]
     if wrong:
-        more = f" ({len(wrong)} of {len(paths)} images cannot be used.)" if len(wrong) > 1 else ""
+        more = f" ({len(wrong)} of {len(items)} images cannot be used.)" if len(wrong) > 1 else ""
         raise DataError(f"{wrong[0]}{more}")
     return results
 
