@@ -241,6 +241,8 @@ def test_froc():
         (np.array([[0.0, 1.5]]), np.zeros((1, 2)), "Expected probabilities in [0, 1]"),
         (np.array([[0.0, np.nan]]), np.zeros((1, 2)), "Expected probabilities in [0, 1]"),
         (np.zeros((1, 2)), np.array([[0.5, 1.0]]), "holds fractions"),
+        (np.zeros((1, 2)), np.array([[np.nan, 1.0]]), "fractions or NaN"),
+        (np.zeros((1, 2)), np.array([[1e300, 1.0]]), "fractions or NaN"),
         (np.zeros((2, 1, 2)), np.zeros((1, 1, 2)), "2 predictions, but 1 truth masks"),
         (np.zeros(3), np.zeros(3), "image 0 has shape (3,)"),
         (np.zeros((0, 3)), np.zeros((0, 3)), "at least one pixel"),

@@ -77,9 +77,11 @@ def as_classes(image: np.ndarray, classes: int, what: str, ignore: int | None = 
     Raises:
         DataError: floats other than whole numbers, or a value that is no class.
     """
-    values = image.astype(np.int64)
-    if np.issubdtype(image.dtype, np.floating) and not np.array_equal(values, image):
-        raise DataError(f"{what} holds fractions. Expected class indices: cut the probabilities at a threshold first.")
+    values = _whole(image)
+    if values is None:
+        raise DataError(
+            f"{what} holds fractions or NaN. Expected class indices: cut the probabilities at a threshold first."
+        )
     wrong = (values < 0) | (values >= classes)
     if ignore is not None:
         wrong &= values != ignore
@@ -119,10 +121,18 @@ def as_instances(image: np.ndarray, what: str) -> Int[np.ndarray, "h w"]:
     Raises:
         DataError: fractions or negative numbers.
     """
-    values = image.astype(np.int64)
-    if values.min() < 0 or (np.issubdtype(image.dtype, np.floating) and not np.array_equal(values, image)):
+    values = _whole(image)
+    if values is None or values.min() < 0:
         raise DataError(
-            f"{what} holds negative numbers or fractions. Expected a number for each instance and 0 for background; "
+            f"{what} holds negative numbers, fractions or NaN. Expected a number for each instance and 0 for background; "
             "`instances(mask)` numbers the connected parts of a mask."
         )
     return values
+
+
+def _whole(image: np.ndarray) -> Int[np.ndarray, "h w"] | None:
+    """The values as int64; None where that would change one."""
+    if not np.issubdtype(image.dtype, np.floating):
+        return image.astype(np.int64)
+    whole = np.isfinite(image).all() and bool((np.abs(image) < 2**53).all()) and bool((image == np.floor(image)).all())
+    return image.astype(np.int64) if whole else None
