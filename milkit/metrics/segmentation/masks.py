@@ -124,7 +124,7 @@ def as_instances(image: np.ndarray, what: str) -> Int[np.ndarray, "h w"]:
     values = _whole(image)
     if values is None or values.min() < 0:
         raise DataError(
-            f"{what} holds negative numbers, fractions or NaN. Expected a number for each instance and 0 for background; "
+            f"{what} holds negative numbers, fractions or NaN. Expected a number an instance and 0 for background; "
             "`instances(mask)` numbers the connected parts of a mask."
         )
     return values
