@@ -142,7 +142,7 @@ class ImageCrops:
 
     def _labels(self, truth: np.ndarray, places: np.ndarray) -> np.ndarray:
         """For each crop of an image the values of `COLUMNS`, bool [n, 3]."""
-        table = np.pad(truth.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+        table = np.pad(truth.astype(np.int32), ((1, 0), (1, 0))).cumsum(0, np.int32).cumsum(1, np.int32)
         (top, left), side = places.T, self.size
         held = table[top + side, left + side] - table[top, left + side] - table[top + side, left] + table[top, left]
         share = held / side**2

@@ -68,6 +68,10 @@ class KnownImages:
     """Of split="patients": whose images are test images, from 0."""
     folds: int = 4
     """Of split="patients"."""
+    validation_folds: int = 0
+    """Patients of the training images in so many folds, as in `folds`, the first of which is the validation part of the
+    given split; 0 leaves that to the protocol. Crops need it beside split="official": a protocol that lets patients
+    overlap would draw crops of one image into both parts."""
     downsample: int = 1
     """Side of the blocks of pixels whose mean becomes one pixel; masks follow."""
     max_gib: float = 0.0
@@ -77,12 +81,15 @@ class KnownImages:
 
     def __post_init__(self) -> None:
         check_fields(
-            self, "data", fold="[0, inf)", folds="[2, inf)", downsample="[1, 1024]", max_gib="[0, inf)"
+            self, "data", fold="[0, inf)", folds="[2, inf)", validation_folds="[0, inf)", downsample="[1, 1024]",
+            max_gib="[0, inf)",
         )  # fmt: skip
         if self.split == "official" and self.name != "glas":
             raise ConfigError(f"{self.name!r} has no official split; take split='patients' or split='none'.")
         if self.split == "patients" and self.name == "colon":
             raise ConfigError("No file says whose the colon images are; take split='none' (and mark it patient-leaky).")
+        if self.validation_folds == 1:
+            raise ConfigError("data.validation_folds is 1, which leaves nobody to train on; take 2 or more, or 0.")
         if self.fold >= self.folds:
             raise ConfigError(f"data.fold is {self.fold}; folds are counted from 0 to {self.folds - 1}.")
 
@@ -139,12 +146,22 @@ class KnownImages:
         if self.split == "none":
             return (), leaky
         if self.split == "official":
-            role = np.array(["train" if name.startswith("train") else "test" for name in table.slide.tolist()])
-            return (GivenSplit(0, 0, role.astype("U10")),), (OVERLAP,)
-        fold_of = patient_folds(table.patient, self.folds)
-        role = np.where(fold_of == self.fold, "test", "train").astype("U10")
-        note = f"patients in {self.folds} folds by numbers of images; fold {self.fold} is tested"
-        return (GivenSplit(0, self.fold, role),), (note,)
+            role = np.array(["train" if name.startswith("train") else "test" for name in table.slide.tolist()], "U10")
+            number, notes = 0, [OVERLAP]
+        else:
+            role = np.where(patient_folds(table.patient, self.folds) == self.fold, "test", "train").astype("U10")
+            number, notes = (
+                self.fold,
+                [f"patients in {self.folds} folds by numbers of images; fold {self.fold} is tested"],
+            )
+        if self.validation_folds:
+            train = np.flatnonzero(role == "train")
+            held = train[patient_folds(table.patient[train], self.validation_folds) == 0]
+            role[held] = "validation"
+            notes.append(
+                f"validation: {len(held)} images, the first of {self.validation_folds} folds of training patients"
+            )
+        return (GivenSplit(0, number, role),), tuple(notes)
 
 
 def patient_folds(patient: np.ndarray, folds: int) -> np.ndarray:

@@ -115,7 +115,8 @@ def _one_channel(path: Path, pixels: np.ndarray, mode: str) -> np.ndarray:
 
 def _check_values(path: Path, labels: np.ndarray, lossy: bool) -> None:
     """Refuse greys between background and foreground, which compression with loss and smoothing make."""
-    found = np.unique(labels)
+    small = labels.dtype in (np.uint8, np.uint16)
+    found = np.flatnonzero(np.bincount(labels.ravel())) if small else np.unique(labels)
     if found[0] < 0:
         raise DataError(f"{path} is a mask with the value {found[0]}; expected 0 for background and numbers above it.")
     others = found[found > 0]

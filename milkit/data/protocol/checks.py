@@ -44,10 +44,10 @@ def finish(
     for split in bare.splits:
         _check_roles(split)
     marks = check_leaks(bare, study, allow_patient_overlap)
-    units = units_of(study, task)
+    units, bags = units_of(study, task), units_of(study, task, "bag")
     for split in bare.splits:
-        _check_outcome(split, units, allow_single_class, drawn)
-    every = (*notes, *notes_on(bare, study, units))
+        _check_outcome(split, units, bags, allow_single_class, drawn)
+    every = (*notes, *notes_on(bare, study, units, bags))
     return Plan(bare.splits, grouped_by, marks, tuple(dict.fromkeys(every)))
 
 
@@ -60,10 +60,14 @@ def _check_roles(split: Split) -> None:
             )
 
 
-def _check_outcome(split: Split, units: Units, allow_single_class: bool, drawn: bool) -> None:
+def _check_outcome(split: Split, units: Units, bags: Units, allow_single_class: bool, drawn: bool) -> None:
     outcome = units.outcome
-    train, test = units.of_rows(split.train), units.of_rows(split.test)
-    if fault := fault_of(outcome, train):
+
+    def fault_in(rows: Int64[np.ndarray, " r"]) -> str | None:
+        """Patients whose bags differ in class count as one class each; then it is the bags that hold several."""
+        return fault_of(outcome, units.of_rows(rows)) and fault_of(bags.outcome, bags.of_rows(rows))
+
+    if fault := fault_in(split.train):
         advice = "Use fewer folds, a smaller test part, or stratify=True." if drawn else "Mend that fold in its table."
         raise ProtocolError(
             f"{str(split).capitalize()}: the training part holds {fault}; nothing can be learned from it. "
@@ -71,7 +75,7 @@ def _check_outcome(split: Split, units: Units, allow_single_class: bool, drawn: 
         )
     if outcome.kind == "values" or allow_single_class:
         return
-    if fault := fault_of(outcome, test):
+    if fault := fault_in(split.test):
         advice = "Use fewer folds, a larger test part or stratify=True" if drawn else "Mend that fold in its table"
         raise ProtocolError(
             f"{str(split).capitalize()}: the test part holds {fault}, so AUROC, C-index and the like are "

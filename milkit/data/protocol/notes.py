@@ -15,15 +15,16 @@ FEW_SITES = 10  # the lower end of what the literature calls few clusters is 5 t
 TOLERANCE = 0.2  # of the patients expected: how far a fold may be off before its balance is called poor
 
 
-def notes_on(plan: Plan, study: Study, units: Units) -> tuple[str, ...]:
+def notes_on(plan: Plan, study: Study, units: Units, bags: Units) -> tuple[str, ...]:
     """All notes on a plan.
 
     Args:
         plan: the splits.
         study: whose rows they name.
         units: its patients and their outcome.
+        bags: its bags and theirs: where a patient's bags differ, a class may occur in bags though in no patient.
     """
-    notes = [_unused(plan, study), *_degenerate(plan, units), _few(plan, units), _repeated(plan)]
+    notes = [_unused(plan, study), *_degenerate(plan, bags), _few(plan, units), _repeated(plan)]
     if plan.grouped_by == "site":
         notes += [
             _few_sites(study),

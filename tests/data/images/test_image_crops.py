@@ -7,7 +7,7 @@ from PIL import Image
 from milkit import Binary, Experiment, GivenFolds, ImageCohort, ImageCrops, KFold, KnownImages, MultiLabel
 from milkit.data.images.known import patient_folds
 from milkit.data.images.windows import stitch
-from milkit.errors import ConfigError, DataError
+from milkit.errors import ConfigError, DataError, ProtocolError
 from milkit.experiment import allowed_types
 from milkit.models import ABMIL
 
@@ -106,6 +106,17 @@ def test_crops_that_cannot_be_made(tmp_path):
     assert {"ImageCrops", "KnownImages"} <= set(allowed_types())
 
 
+def test_patients_whose_crops_differ_in_class_can_be_learned_from(tmp_path):
+    """By patient there is one class, by crop there are two."""
+    study = ImageCrops(images(tmp_path), size=4, stride=4, test_crops=True).load(Binary(), "slide")
+    plan = GivenFolds(allow_single_class=True).plan(study, Binary())
+    assert [len(part) for part in (plan.splits[0].train, plan.splits[0].validation, plan.splits[0].test)] == [4, 4, 12]
+    assert not [note for note in plan.notes if "train part" in note or "validation part" in note]
+    assert [note for note in plan.notes if "test parts lack a class" in note]
+    with pytest.raises(ProtocolError, match="test part holds one class only"):
+        GivenFolds().plan(study, Binary())
+
+
 def test_patients_in_folds_by_hand():
     patient = np.array(["a"] * 4 + ["b"] * 3 + ["c"] * 3 + ["d"])
     # a (4) to 0, b (3) to 1, c (3) to 1 (3 < 4), d to 0
@@ -144,6 +155,12 @@ def test_the_splits_of_glas(glas):
     tested = [set(o.table.patient[o.given[0].role == "test"].tolist()) for o in grouped]
     assert sum(len(t) for t in tested) == 16 == len(set.union(*tested))
     assert len(official.masks) == 165
+    held = KnownImages("glas", split="official", validation_folds=5).open()
+    parts = {
+        role: set(held.table.patient[held.given[0].role == role].tolist()) for role in ("train", "validation", "test")
+    }
+    assert not parts["train"] & parts["validation"]
+    assert [(held.given[0].role == role).sum() for role in parts] == [68, 17, 80]
 
 
 def test_sets_without_patients_or_masks(glas):
