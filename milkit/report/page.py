@@ -15,6 +15,7 @@ from milkit.report.sections.opening import opening
 from milkit.report.sections.pictures import pictures
 from milkit.report.sections.probabilities import probabilities_section
 from milkit.report.sections.search import search
+from milkit.report.sections.segmentation import segmentation
 from milkit.report.sections.survival import survival
 from milkit.report.source import Source, read_source
 from milkit.report.tables import to_csv, to_tex
@@ -58,6 +59,7 @@ def make_page(source: Source) -> Page:
         *opening(source),
         *cohort(source),
         *numbers(source),
+        *segmentation(source),
         *few_labels(source),
         *survival(source),
         *groups(source),

@@ -29,6 +29,7 @@ from milkit.report.risk import (
     survival_summary,
     with_training,
 )
+from milkit.report.segmentation import segmentation
 from milkit.report.subgroups import subgroups
 from milkit.report.validation import CALIBRATED, Temperatures, cut_at_sensitivity, fit_temperatures
 
@@ -215,13 +216,23 @@ def write_results(
         marks=(*config.get("marks", ()), *lacking, *([SLIDES_ARE_PATIENTS] if alone else [])),
         n_train=_recorded_train_units(folder, config.get("unit", "patient"), measured),
         inner=inner_folds(folder),
-        columns=_recorded_columns(folder / "columns.csv"),
+        columns=recorded_columns(folder / "columns.csv"),
         groups=groups,
         sensitivity=sensitivity,
         training=read_training(folder),
         draws=draws,
         specificity=specificity,
     )
+    seen = segmentation(
+        folder,
+        config,
+        predictions,
+        results["selection"],
+        recorded_columns(folder / "columns.csv"),
+        _recorded_train_units(folder, config.get("unit", "patient"), "patient"),
+        draws,
+    )
+    results |= {"segmentation": seen} if seen else {}
     results |= {"left_out": _left_out(flow)} if flow else {}
     results |= {"missing": details} if details else {}
     if (folder / "search.json").is_file():  # how many configurations were tried, and what each fold chose
@@ -302,7 +313,7 @@ def _recorded_train_units(folder: Path, unit: str, measured: Measured) -> dict[t
     return {key: float(np.mean(sizes)) for key, sizes in found.items()} or None
 
 
-def _recorded_columns(path: Path) -> dict[str, dict[str, str]]:
+def recorded_columns(path: Path) -> dict[str, dict[str, str]]:
     """Column -> bag -> cell of `columns.csv`; {} where it is absent."""
     if not path.is_file():
         return {}

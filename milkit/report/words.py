@@ -29,6 +29,13 @@ _LABELS = {
     "mse": "Mean squared error",
     "rmse": "Root mean squared error",
     "r2": "R²",
+    "iou": "IoU",
+    "iou_per_image": "IoU, mean over images",
+    "miou": "mIoU",
+    "dice": "Dice",
+    "dice_per_image": "Dice, mean over images",
+    "f1_pos": "F1+",
+    "f1_neg": "F1-",
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
 }

@@ -1,0 +1,125 @@
+"""How well the maps of a study of images show where: its test images against their masks, with both intervals.
+
+Masks are opened here and nowhere before: training and prediction have seen images and their labels only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from milkit.config import from_json
+from milkit.data.images import ImageCohort, ImageCrops, KnownImages, Masks
+from milkit.errors import MilkitError
+from milkit.metrics.segmentation import image_statistics, segmentation_estimates, stack, summarise
+from milkit.metrics.segmentation.study import SegmentationEstimate, SegmentationRun
+from milkit.predictions import Predictions
+from milkit.report.image_maps import ImageMap, maps_of_tested
+
+DATA = {cls.__name__: cls for cls in (ImageCohort, ImageCrops, KnownImages)}
+THRESHOLD = 0.5
+"""A pixel is called foreground from here on; no mask was looked at to choose it."""
+
+
+def segmentation(
+    folder: Path,
+    config: Mapping[str, Any],
+    predictions: Predictions,
+    selection: str,
+    columns: Mapping[str, Mapping[str, str]],
+    n_train: Mapping[tuple[int, int], float] | None,
+    draws: int,
+) -> dict[str, Any]:
+    """Segmentation metrics of a study's test images; {} where bags are no images or no masks are named.
+
+    Args:
+        folder: the run folder.
+        config: its `config.json`.
+        predictions: all rows.
+        selection: whose maps are measured.
+        columns: `columns.csv`: column -> bag -> cell.
+        n_train: training patients (or images) of each (repeat, fold).
+        draws: of the bootstrap.
+
+    Returns:
+        `metrics` as elsewhere in `results.json`, `images` (each one's values, the mean over seeds), and what was
+        measured; or `reason`, where masks cannot be used.
+    """
+    stated = config.get("experiment", {}).get("data", {})
+    rows = predictions.take((predictions.selection == selection) & (predictions.role == "test"))
+    if rows.map is None or not len(rows) or stated.get("type") not in DATA:
+        return {}
+    try:
+        runs, images = _runs(folder, stated, rows, columns, n_train)
+        if not runs:
+            return {}
+        found = segmentation_estimates(runs, draws=draws)
+    except MilkitError as error:
+        return {"reason": str(error)}
+    return {
+        "selection": selection,
+        "threshold": THRESHOLD,
+        "metrics": {name: _json(estimate) for name, estimate in found.items()},
+        "images": images,
+    }
+
+
+def _runs(
+    folder: Path,
+    stated: Mapping[str, Any],
+    rows: Predictions,
+    columns: Mapping[str, Mapping[str, str]],
+    n_train: Mapping[tuple[int, int], float] | None,
+) -> tuple[list[SegmentationRun], list[dict[str, Any]]]:
+    patients = {name: i for i, name in enumerate(np.unique(rows.patient).tolist())}
+    splits = sorted(set(zip(rows.repeat.tolist(), rows.fold.tolist(), strict=True)))
+    runs, each = [], {}
+    for run in dict.fromkeys(rows.run.tolist()):
+        own = rows.take(rows.run == run)
+        where = (int(own.repeat[0]), int(own.fold[0]))
+        maps = list(maps_of_tested(folder, own, columns))
+        masks = masks_of(stated, maps)
+        seen = [(m, i) for i, m in enumerate(maps) if masks is not None and masks.has(i)]
+        if masks is None or not seen:
+            return [], []
+        parts = [image_statistics(m.map, masks.truth(i).astype(np.uint8)) for m, i in seen]
+        for (m, _), part in zip(seen, parts, strict=True):
+            values = {k: float(v) for k, v in summarise(part).items()}
+            each.setdefault((m.image, where), []).append({"dice": values["dice"], "iou": values["iou"]})
+        numbers = np.array([patients[m.patient] for m, _ in seen], np.int64)
+        known = (n_train or {}).get(where, 0)
+        runs.append(SegmentationRun(stack(parts), numbers, splits.index(where), round(known)))
+    images = [
+        {"image": image, "repeat": where[0], "fold": where[1]}
+        | {name: _finite(np.mean([v[name] for v in values])) for name in ("dice", "iou")}
+        for (image, where), values in each.items()
+    ]
+    return runs, images
+
+
+def masks_of(stated: Mapping[str, Any], maps: list[ImageMap]) -> Masks | None:
+    """The masks of some images, None where the study's data names none.
+
+    Raises:
+        MilkitError: the table or the folder is not where it was.
+    """
+    data: Any = from_json(dict(stated), DATA, "config.json, data")
+    whole = data.images if isinstance(data, ImageCrops) else data
+    opened = whole.open()
+    if not opened.masks:
+        return None
+    return opened.masks_for([m.image for m in maps], np.array([m.map.shape for m in maps], np.int64))
+
+
+def _json(estimate: SegmentationEstimate) -> dict[str, Any]:
+    said = asdict(estimate)
+    for name in ("sampling", "procedure"):
+        bounds = getattr(estimate, name)
+        said[name] = None if bounds is None else [_finite(b) for b in bounds]
+    return said | {"value": _finite(estimate.value)}
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
