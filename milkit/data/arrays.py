@@ -32,8 +32,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         arrays = _read_safetensors(path)
     else:
         raise DataError(
-            f"{path} ends in {path.suffix or 'nothing'}; weights are read from .safetensors or .npz. A .pth or .pt file "
-            "of PyTorch is turned into one by safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)."
+            f"{path} ends in {path.suffix or 'nothing'}; weights are read from .safetensors or .npz. Turn a .pth "
+            "or .pt file of PyTorch into one: safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)."
         )
     other = sorted(name for name, a in arrays.items() if a.dtype.kind not in "fiub")
     if other:

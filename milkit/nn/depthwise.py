@@ -43,10 +43,10 @@ def depthwise(
     """Each channel of `x` convolved with its own kernel, by what is fastest where it runs."""
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    how = {"stride": stride, "padding": padding}
-    return jax.lax.platform_dependent(
-        x, kernel, cpu=functools.partial(shifted_sum, **how), default=functools.partial(grouped, **how)
-    )
+    on_cpu = functools.partial(shifted_sum, stride=stride, padding=padding)
+    elsewhere = functools.partial(grouped, stride=stride, padding=padding)
+    result: Array = jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+    return result
 
 
 def shifted_sum(

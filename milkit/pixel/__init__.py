@@ -7,10 +7,31 @@ Each is a frozen dataclass; `build(in_channels, out_features, rngs=...)` gives a
 learning rate that a parameter has; `smallest_side` the fewest pixels an image may have a side.
 """
 
+from milkit.pixel.cam import CAM
 from milkit.pixel.dwsmil import CDWSMIL, DWSMIL
+from milkit.pixel.efficientnet_lite import EfficientNetLite0
+from milkit.pixel.fcn import FCN8s
+from milkit.pixel.resnet import ResNet
 from milkit.pixel.samil import SAMIL, Baseline
+from milkit.pixel.segnet import SegNet
+from milkit.pixel.supervised import pixel_loss
 from milkit.pixel.swinmil import SwinMIL
+from milkit.pixel.unet import UNet
 
-PixelModel = SAMIL | Baseline | DWSMIL | CDWSMIL | SwinMIL
+PixelModel = SAMIL | Baseline | DWSMIL | CDWSMIL | SwinMIL | UNet | FCN8s | SegNet | CAM
 
-__all__ = ["CDWSMIL", "DWSMIL", "SAMIL", "Baseline", "PixelModel", "SwinMIL"]
+__all__ = [
+    "CAM",
+    "CDWSMIL",
+    "DWSMIL",
+    "SAMIL",
+    "Baseline",
+    "EfficientNetLite0",
+    "FCN8s",
+    "PixelModel",
+    "ResNet",
+    "SegNet",
+    "SwinMIL",
+    "UNet",
+    "pixel_loss",
+]

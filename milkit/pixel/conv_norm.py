@@ -7,6 +7,9 @@ from milkit.nn.depthwise import Depthwise
 from milkit.nn.images import BatchNorm, Conv
 from milkit.pixel.weights import Layer
 
+Features = tuple[Array, Array]
+"""What a trunk gives at one resolution: features [b, h, w, c] and the mask of their real pixels [b, h, w]."""
+
 
 class ConvNorm(nnx.Module):
     """`conv`, then batch normalisation; no activation.

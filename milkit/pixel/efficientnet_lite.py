@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.fields import check_fields
 from milkit.nn.depthwise import Depthwise
 from milkit.nn.images import BatchNorm, Conv, masked, pooled_mask
-from milkit.pixel.conv_norm import ConvNorm, named
+from milkit.pixel.conv_norm import ConvNorm, Features, named
 from milkit.pixel.weights import Layer, load
 
 BLOCKS = (
@@ -43,9 +43,6 @@ RESOLUTIONS = ((0,), (1,), (2,), (3, 4), (5, 6))
 """Rows of `BLOCKS` at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's resolution."""
 EPSILON, MOMENTUM = 1e-3, 0.01
 """Of the batch normalisation, TensorFlow's momentum of 0.99 in torch's sense."""
-
-Features = tuple[Array, Array]
-"""What a trunk gives at one resolution: features [b, h, w, c] and the mask of their real pixels [b, h, w]."""
 
 
 @dataclass(frozen=True)
