@@ -111,7 +111,7 @@ class WindowAttention(nnx.Module):
         wide = jnp.promote_types(x.dtype, jnp.float32)
         seen = mask if self.compat == "correct" else self._filled(mask)
         # padding is zero before the bias, which is then all that a filling token that is attended to says
-        qkv = self._windows(tall_dot(masked(x, mask), self.qkv.kernel[...])) + self.qkv.bias[...]
+        qkv = self._windows(tall_dot(masked(x, mask), self.qkv.kernel[...])) + self.qkv.bias[...]  # type: ignore[index]
         q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, self.heads, -1), 2, 0)  # each [windows, tokens, k, d]
         energy = jnp.einsum("nqkd,nskd->nkqs", q * (c // self.heads) ** -0.5, k, preferred_element_type=wide)
         real = self._windows(seen[..., None])[:, None, None, :, 0]
