@@ -179,8 +179,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="pixels a side of the images")
     options = parser.parse_args()
-    found = {"machine": machine(), "rows": [row for side in SIDES for row in compared(side, options.repeats)]}
+    found = {"machine": machine(), "rows": [row for side in options.sides for row in compared(side, options.repeats)]}
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
