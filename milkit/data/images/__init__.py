@@ -4,10 +4,9 @@ from milkit.data.images.cohort import ImageCohort
 from milkit.data.images.crops import ImageCrops
 from milkit.data.images.known import KnownImages
 from milkit.data.images.masks import Masks
-from milkit.data.images.mosaic import mosaic
 from milkit.data.images.windows import stitch, windows
 
 ImageSet = ImageCohort | ImageCrops | KnownImages
 """What an experiment's `data` may be where bags are images."""
 
-__all__ = ["ImageCohort", "ImageCrops", "ImageSet", "KnownImages", "Masks", "mosaic", "stitch", "windows"]
+__all__ = ["ImageCohort", "ImageCrops", "ImageSet", "KnownImages", "Masks", "stitch", "windows"]

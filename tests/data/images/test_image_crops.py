@@ -6,7 +6,7 @@ from PIL import Image
 
 from milkit import Binary, Experiment, GivenFolds, ImageCohort, ImageCrops, KFold, KnownImages, MultiLabel
 from milkit.data.images.known import patient_folds
-from milkit.data.images.mosaic import mosaic
+from milkit.data.images.windows import stitch
 from milkit.errors import ConfigError, DataError, ProtocolError
 from milkit.experiment import allowed_types
 from milkit.models import ABMIL
@@ -82,12 +82,9 @@ def test_maps_of_test_crops_cover_the_image(tmp_path):
     study = data.load(Binary(), "slide")
     whole = np.asarray(Image.open(tmp_path / "3.png"))
     rows = np.flatnonzero(study.columns["image"] == "3.png")
+    places = np.stack([study.columns["top"][rows], study.columns["left"][rows]], 1).astype(np.int64)
     maps = [study.read(i).x.reshape(4, 4, 3).astype(np.float64) for i in rows.tolist()]
-    together = mosaic(study.bag[rows].tolist(), maps)
-    assert list(together) == ["3.png"]
-    np.testing.assert_allclose(together["3.png"], whole, rtol=1e-6)
-    with pytest.raises(DataError, match=r"'a.png' is no crop"):
-        mosaic(["a.png"], maps[:1])
+    np.testing.assert_allclose(stitch(maps, places, (8, 10)), whole, rtol=1e-6)
     assert data.masks_of(study).ids == ("0.png", "1.png", "2.png", "3.png")
     assert data.masks_of(study).truth(0).sum() == 20
 
