@@ -45,7 +45,8 @@ def maps_of_tested(folder: Path, rows: Predictions, columns: Mapping[str, Mappin
     """
     of_crops = all(name in columns for name in CROP_COLUMNS)
     bags = rows.bag.tolist()
-    images = np.array([columns["image"][bag] if of_crops else bag for bag in bags])
+    # in the patient unit a bag is called after its patient, and its slide is the image
+    images = np.array([columns["image"][bag] for bag in bags]) if of_crops else np.asarray(rows.slide)
     assert rows.map is not None
     for image in np.unique(images):
         own = np.flatnonzero(images == image)
