@@ -5,6 +5,7 @@ from typing import Any
 from milkit.data.study import Study
 from milkit.errors import ConfigError
 from milkit.models import ABMIL
+from milkit.pixel import PixelModel
 
 
 def check_inputs(model: Any, study: Study) -> None:
@@ -37,11 +38,18 @@ def check_inputs(model: Any, study: Study) -> None:
 
 
 def _check_images(name: str, model: Any, study: Study) -> None:
-    reads = getattr(model, "reads", "bags")
+    reads = getattr(model, "reads", "images" if isinstance(model, PixelModel) else "bags")
     if reads == "images" and study.sizes is None:
         raise ConfigError(
             f"{name} reads images, pixel by pixel, but {study.name!r} holds bags of features. Give the experiment "
             "images (milkit.ImageCohort), or a model of bags such as ABMIL()."
+        )
+    smallest = getattr(model, "smallest_side", 1)
+    if reads == "images" and study.sizes is not None and study.sizes.min() < smallest:
+        small = str(study.bag[int(study.sizes.min(1).argmin())])
+        raise ConfigError(
+            f"{name} reads images of {smallest} pixels a side and more, but {small!r} has {int(study.sizes.min())}. "
+            "Leave such images out, or take a model with fewer stages."
         )
     if reads != "images" and study.sizes is not None:
         raise ConfigError(

@@ -75,7 +75,8 @@ def _runs(
 ) -> tuple[list[SegmentationRun], list[dict[str, Any]]]:
     patients = {name: i for i, name in enumerate(np.unique(rows.patient).tolist())}
     splits = sorted(set(zip(rows.repeat.tolist(), rows.fold.tolist(), strict=True)))
-    runs, each = [], {}
+    runs: list[SegmentationRun] = []
+    each: dict[tuple[str, tuple[int, int]], list[dict[str, float]]] = {}
     for run in dict.fromkeys(rows.run.tolist()):
         own = rows.take(rows.run == run)
         where = (int(own.repeat[0]), int(own.fold[0]))

@@ -38,7 +38,7 @@ def sheet(shown: list[Shown]) -> Drawing:
         for row, one in zip(grid, shown, strict=True):
             step = -(-max(one.map.shape) // MOST_PIXELS)
             called = one.map >= one.threshold
-            parts = (
+            parts: tuple[tuple[Any, str, dict[str, Any]], ...] = (
                 (one.image, "image", {}),
                 (np.asarray(one.truth) > 0, "mask", {"cmap": "gray", "vmin": 0, "vmax": 1}),
                 (one.map, "map", {"cmap": "viridis", "vmin": 0, "vmax": 1}),
