@@ -6,10 +6,10 @@ Grad-CAM (Selvaraju et al., ICCV 2017, arXiv:1610.02391) weighs the channels of 
 gradient, so that finer layers can be asked; of the last one it is CAM without bias, cut off at 0.
 
 Maps are enlarged bilinearly to the image, and squashed into [0, 1] by one of two rules:
-    - `sigmoid`: of the pixel's own logit w . f + b. The image's logit is their mean: 1/2 is where a pixel begins to speak
-      for the label, and maps of different images are on one scale.
-    - `max`: the part above 0 of w . f, divided by its maximum in the image, as both papers show it; times the image's
-      probability, since else a negative image too would have a pixel of 1.
+    - `sigmoid`: of the pixel's own logit w . f + b. The image's logit is their mean: 1/2 is where a pixel begins to
+      speak for the label, and maps of different images are on one scale.
+    - `max`: the part above 0 of w . f (Grad-CAM: of the weighted sum), divided by its maximum in the image, as both
+      papers show it; times the image's probability, since else a negative image too would have a pixel of 1.
 The threshold is chosen elsewhere, on validation labels.
 
 Deviations: where a map is made of labels that are known, the literature sets those of absent labels to 0; labels are
@@ -141,7 +141,7 @@ class CAMClassifier(nnx.Module):
         return self.head(mean_of_real(*features))
 
     def _grad_cam(self, images: Images) -> Features:
-        """The part above 0 of the features summed with the mean gradients of each logit; running statistics."""
+        """The features summed with the mean gradient of each logit as weights; by running statistics, also in training."""
         stage = self.seen % len(self.trunk.stages)
         x, mask = images.x, images.mask
         for i in range(stage + 1):
@@ -157,7 +157,7 @@ class CAMClassifier(nnx.Module):
         of_each = jnp.eye(logits.shape[1], dtype=logits.dtype)[:, None].repeat(len(logits), 1)
         gradient = jax.vmap(lambda one: back(one)[0])(of_each)  # [label, b, h, w, channel]
         alpha = jax.vmap(lambda g: mean_of_real(g, mask))(gradient)
-        return nnx.relu(jnp.einsum("bhwd,cbd->bhwc", masked(x, mask), alpha)), mask
+        return jnp.einsum("bhwd,cbd->bhwc", masked(x, mask), alpha), mask
 
     def _squashed(
         self, activation: Array, small: Array, mask: Bool[Array, "b h w"], logits: Float[Array, "b c"]
