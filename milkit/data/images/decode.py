@@ -22,8 +22,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Endings of image files, tried in this order where a table names an image without one."""
 RATIO = 1100
 """Most bytes of pixels a byte of file: a little more than deflate can reach (1032), the most of all these formats."""
-SLACK = 1 << 16
-"""Bytes of pixels that every file may hold, so that tiny images are no matter of ratios."""
+SLACK = 1 << 24
+"""Bytes of pixels that every file may hold, so that small and blank images are no matter of ratios."""
 WHITE = 65535
 """Of 16-bit pixels."""
 TURNED = (5, 6, 7, 8)

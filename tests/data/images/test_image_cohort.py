@@ -137,15 +137,23 @@ def test_blocks_of_pixels_are_averaged():
     assert block_means(pixels, 2)[..., 0].tolist() == [[3, 10], [2, 200]]
 
 
-def png(width, height, data=b""):
+def png(width, height, data=b"", bits=8):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def test_of_a_16_bit_colour_png_the_upper_byte_is_taken(tmp_path):
+    (tmp_path / "d.png").write_bytes(png(1, 1, zlib.compress(b"\0" + bytes([1, 255, 128, 0, 255, 255])), bits=16))
+    assert read_image(tmp_path / "d.png")[0].tolist() == [[[1, 128, 255]]]
+
+
 def broken(tmp_path):
+    deep = tmp_path / "deep.tif"
+    tmp_path.mkdir(exist_ok=True)
+    tifffile.imwrite(deep, RNG.integers(0, 65536, (40, 40, 3), np.uint16), photometric="rgb", compression="zlib")
     whole = save(tmp_path / "w.png", RNG.integers(0, 256, (40, 40, 3), np.uint8)).read_bytes()
     jpeg = save(tmp_path / "w.jpg", RNG.integers(0, 256, (40, 40, 3), np.uint8)).read_bytes()
     frames = [Image.fromarray(COLOURS), Image.fromarray(COLOURS[::-1].copy())]
@@ -154,6 +162,7 @@ def broken(tmp_path):
     return {
         "it breaks off": (whole[: len(whole) // 2], "damaged or breaks off"),
         "a JPEG that breaks off": (jpeg[: len(jpeg) // 2], "damaged or breaks off"),
+        "a deep TIFF that breaks off": (deep.read_bytes()[:3000], "damaged or breaks off|no image"),
         "empty": (b"", "is empty"),
         "text": (b"image,label\n", "no image that can be read"),
         "more than the file can hold": (png(8000, 8000, zlib.compress(b"\0" * 99)), "more than its .* bytes can hold"),
