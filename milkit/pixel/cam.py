@@ -141,7 +141,7 @@ class CAMClassifier(nnx.Module):
         return self.head(mean_of_real(*features))
 
     def _grad_cam(self, images: Images) -> Features:
-        """The features summed with the mean gradient of each logit as weights; by running statistics, also in training."""
+        """The features summed with the mean gradient of each logit as weights; always by running statistics."""
         stage = self.seen % len(self.trunk.stages)
         x, mask = images.x, images.mask
         for i in range(stage + 1):

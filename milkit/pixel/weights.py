@@ -48,7 +48,7 @@ def load(
     """Put arrays into a module, in place; nothing is changed if anything does not fit.
 
     Args:
-        module: of milkit, freshly built.
+        module: of milkit, freshly built; also one of shapes alone (`nnx.eval_shape`), which spares drawing weights.
         arrays: by PyTorch's names.
         names: the module's layers.
         ignore: names, or beginnings of names up to a dot, that may be there and are not read (a classifier's).
@@ -88,7 +88,7 @@ def load(
             "configuration has other widths or stages than theirs."
         )
     for variable, array in fitting:
-        variable[...] = jnp.asarray(array, variable.dtype)
+        variable.set_value(jnp.asarray(array, variable.dtype))
 
 
 def _wanted(

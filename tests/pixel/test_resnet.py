@@ -93,7 +93,7 @@ def test_features_are_those_of_torch(depth, dilated):
     config = ResNet(depth, width=4, dilated=dilated)
     arrays = arrays_of(config)
     x = np.random.default_rng(1).normal(size=(1, *SIZE, 3)).astype(np.float32)
-    trunk = config.build(3, rngs=nnx.Rngs(0))
+    trunk = nnx.eval_shape(lambda: config.build(3, rngs=nnx.Rngs(0)))
     config.load(trunk, arrays)
     with jax.default_matmul_precision("highest"):
         got = jax.jit(lambda x: trunk(x, jnp.ones(x.shape[:3], bool)))(x)
@@ -111,7 +111,7 @@ def test_the_highest_of_nine_by_hand():
 
 @pytest.mark.parametrize("config", [ResNet(18, width=4, stages=2), ResNet(50, width=2, stages=3, dilated=1)])
 def test_an_image_in_a_larger_canvas_has_the_same_features(config):
-    trunk = config.build(3, rngs=nnx.Rngs(0))
+    trunk = nnx.eval_shape(lambda: config.build(3, rngs=nnx.Rngs(0)))
     config.load(trunk, arrays_of(config))
     call = jax.jit(lambda x, mask: trunk(x, mask))
     x = np.random.default_rng(2).normal(size=(1, 13, 18, 3)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_weights_of_another_network_are_refused():
     del arrays["layer1.0.bn2.bias"]
     arrays["layer1.0.se.weight"] = np.zeros(3)
     arrays["conv1.weight"] = np.zeros((2, 3, 3, 3))
-    trunk = config.build(3, rngs=nnx.Rngs(0))
+    trunk = nnx.eval_shape(lambda: config.build(3, rngs=nnx.Rngs(0)))
     with pytest.raises(
         DataError, match=r"missing: layer1.0.bn2.bias; unexpected: layer1.0.se.weight; .*\(2, 3, 7, 7\)"
     ):
