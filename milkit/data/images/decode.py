@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from milkit.data.formats.guard_bytes import regular
-from milkit.data.images.tiff import TiffPixels
+from milkit.data.images.tiff import SAFE, TiffPixels
 from milkit.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -28,9 +26,8 @@ WHITE = 65535
 """Of 16-bit pixels."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations in which height and width change places."""
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, MemoryError, OverflowError,
-          RuntimeError, NotImplementedError, Warning, struct.error, zlib.error)  # fmt: skip
-"""What Pillow and tifffile raise over broken files."""
+BROKEN = Exception
+"""What Pillow and tifffile raise over broken files: nearly anything."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,8 @@ def read_image(path: Path, reading: Reading = Reading()) -> tuple[UInt8[np.ndarr
         try:
             rgb = _rgb_of_tiff if isinstance(image, TiffPixels) else _rgb
             pixels, said = rgb(path, image, reading)
+        except DataError:
+            raise
         except BROKEN as error:
             raise _unreadable(path, error) from None
     if reading.downsample > 1:
@@ -163,16 +162,27 @@ def _header(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, int], in
         bands, mode = len(image.getbands()), image.mode
         # other images of a JPEG are previews
         layers = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
-        if image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8 and not mode.startswith(("I", "F")):
+        if image.format == "TIFF" and _is_deep(image) and image.tag_v2.get(259, 1) in SAFE:
             return _header_of_tiff(path, stream)  # of 16-bit colours Pillow gives the upper byte
         bits = 1 if mode == "1" else 16 if mode.startswith("I") else 8
         return image, (image.height, image.width, bands), layers, bits
     except UnidentifiedImageError:
         return _header_of_tiff(path, stream)
+    except DataError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} claims too many pixels ({error}). Cut it into tiles, or scale it down.") from None
     except BROKEN as error:
         raise _unreadable(path, error) from None
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether colours have 16 bits, of which Pillow gives the upper 8."""
+    if image.mode.startswith(("I", "F")):
+        return False
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,))) > 8
+    return image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile)
 
 
 def _header_of_tiff(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, int], int, int]:
@@ -183,6 +193,12 @@ def _header_of_tiff(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, 
         raise DataError(
             f"{path} is no image that can be read; expected PNG, JPEG, TIFF or BMP. Convert it, or take its row "
             "out of the table."
+        )
+    if tiff.compression not in SAFE:
+        tiff.close()
+        raise DataError(
+            f"{path} is a TIFF of {tiff.dtype} pixels, compressed by method {tiff.compression}; expected none or "
+            "deflate. Save it so, or as 8-bit RGB."
         )
     return tiff, tiff.shape, tiff.pages, 8 * tiff.dtype.itemsize
 
@@ -224,9 +240,15 @@ def _orientation(image: Any) -> int:
 def _rgb(path: Path, image: Any, reading: Reading) -> tuple[np.ndarray, tuple[str, ...]]:
     """Pixels that Pillow knows, as RGB."""
     turn = _orientation(image)
-    tiff = image.format == "TIFF"
+    tiff, deep = image.format == "TIFF", _is_deep(image)
+    if deep and reading.white != WHITE:
+        raise DataError(
+            f"{path} has 16-bit colours of which only the upper byte can be read, so white={reading.white} cannot be "
+            "heeded. Save it as TIFF without compression or with deflate, or as 8-bit RGB."
+        )
     image.load()
     said = ["turned as EXIF says"] if turn > 1 else []
+    said += ["upper byte of 16 bits"] if deep else []
     mode = image.mode
     if mode in ("1", "L"):
         grey = np.asarray(image.convert("L"))

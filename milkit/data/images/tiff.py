@@ -5,6 +5,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+SAFE = (1, 8, 32946)
+"""Compressions of TIFF that are read here: none, deflate. The others' decoders (LZW's) may crash over damaged files."""
+
 
 @dataclass(frozen=True, eq=False)
 class TiffPixels:
@@ -16,6 +19,7 @@ class TiffPixels:
         pages: images in the file; the levels of a pyramid are one.
         orientation: 1 to 8, as in EXIF.
         photometric: what its channels mean, in TIFF's word.
+        compression: TIFF's number of it.
         file: the open file.
     """
 
@@ -24,6 +28,7 @@ class TiffPixels:
     pages: int
     orientation: int
     photometric: str
+    compression: int
     file: Any
 
     @property
@@ -38,12 +43,13 @@ class TiffPixels:
 
         try:
             file = tifffile.TiffFile(stream)
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, RuntimeError):
+        except Exception:  # a damaged header may lead tifffile anywhere
             return None
         try:
             series = file.series
             first = series[0]
             page: Any = first.keyframe
+            compression = int(page.compression)
             axes, shape = first.axes, first.shape
             orientation = int(page.tags.valueof("Orientation", 1))
             photometric = getattr(page.photometric, "name", str(page.photometric))
@@ -54,8 +60,8 @@ class TiffPixels:
                 pages, shape = max(len(file.pages), 2), tuple(page.shape)
             height, width, bands = (*shape, 1)[:3]
             upright = orientation if 1 <= orientation <= 8 else 1
-            return cls((height, width, bands), np.dtype(first.dtype), pages, upright, photometric, file)
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, RuntimeError, TypeError):
+            return cls((height, width, bands), np.dtype(first.dtype), pages, upright, photometric, compression, file)
+        except Exception:  # a damaged header may lead tifffile anywhere
             file.close()
             return None
 

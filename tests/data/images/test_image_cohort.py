@@ -147,7 +147,14 @@ def png(width, height, data=b"", bits=8):
 
 def test_of_a_16_bit_colour_png_the_upper_byte_is_taken(tmp_path):
     (tmp_path / "d.png").write_bytes(png(1, 1, zlib.compress(b"\0" + bytes([1, 255, 128, 0, 255, 255])), bits=16))
-    assert read_image(tmp_path / "d.png")[0].tolist() == [[[1, 128, 255]]]
+    tifffile.imwrite(
+        tmp_path / "d.tif", np.array([[[511, 32768, 65535]]], np.uint16), photometric="rgb", compression="lzw"
+    )
+    for name in ("d.png", "d.tif"):
+        assert read_image(tmp_path / name)[0].tolist() == [[[1, 128, 255]]]
+        assert read_image(tmp_path / name)[1] == ("upper byte of 16 bits",)
+        with pytest.raises(DataError, match="white=4095 cannot be heeded"):
+            read_image(tmp_path / name, Reading(white=4095))
 
 
 def broken(tmp_path):
