@@ -6,13 +6,14 @@ one of twice the channels. Each stage's result is normalised and handed out.
 Windows are cut from an image's top left corner; those of a shifted block begin 4 tokens outside of it. That is the same
 as rolling the map and masking what the roll brought together, as published code does, but asks for no mask of regions,
 and an image has the same windows whatever the canvas around it. Parameters have the names of the published code
-(`layers/0/blocks/0/attn/qkv`), kernels are [in, out].
+(`layers/0/blocks/0/attn/qkv`); kernels are [in, out], and tables of position biases [heads, differences].
 
 References:
     Liu et al. (2021, ICCV), Swin Transformer; windows shift in maps of any size, as where it serves detection.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from milkit.nn.criss_cross import Compat
 from milkit.nn.images import image_sizes, masked, strided
 from milkit.nn.initialisers import torch_bias, torch_kernel
 from milkit.nn.products import tall_dot
+from milkit.pixel.weights import Layer, load
 
 PATCH = 4
 """Pixels a side of a token."""
@@ -102,7 +104,7 @@ class WindowAttention(nnx.Module):
         self.heads, self.window, self.shift, self.compat = heads, window, shift, compat
         self.qkv = dense(channels, 3 * channels, rngs=rngs)
         self.proj = dense(channels, channels, rngs=rngs)
-        table = nnx.initializers.normal(0.02)(rngs.params(), ((2 * window - 1) ** 2, heads), jnp.float32)
+        table = nnx.initializers.normal(0.02)(rngs.params(), (heads, (2 * window - 1) ** 2), jnp.float32)
         self.relative_position_bias_table = nnx.Param(table)
 
     def __call__(self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float[Array, "b h w c"]:
@@ -153,7 +155,7 @@ class WindowAttention(nnx.Module):
     def _bias(self) -> Float[Array, "k s s"]:
         place = np.stack(np.meshgrid(*[np.arange(self.window)] * 2, indexing="ij")).reshape(2, -1)
         apart = place[:, :, None] - place[:, None] + self.window - 1
-        return jnp.moveaxis(self.relative_position_bias_table[...][apart[0] * (2 * self.window - 1) + apart[1]], -1, 0)
+        return self.relative_position_bias_table[...][:, apart[0] * (2 * self.window - 1) + apart[1]]
 
 
 class FeedForward(nnx.Module):
@@ -297,6 +299,25 @@ def torch_name(path: Sequence[object]) -> str:
     if words[0] == "patch_embed" and words[1] != "norm":
         words.insert(1, "proj")
     return ".".join(words)
+
+
+def load_trunk(trunk: SwinTrunk, arrays: Mapping[str, np.ndarray]) -> None:
+    """Fill a trunk with arrays in the published naming, in place.
+
+    A classifier's file has no normalisation of each stage's result (`norm0`, `norm1`, ...), which then stays as it is.
+    Stages after the trunk's last are not read.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(trunk, nnx.Param))]
+    paths = [path for path in paths if path[0] != "norms" or "norm0.weight" in arrays]
+    names = [Layer("/".join(map(str, path)), torch_name(path)) for path in paths]
+    last = len(trunk.layers) - 1
+    later = "|".join(str(i) for i in range(last + 1, 4))
+    beyond = re.compile(rf"layers\.{last}\.downsample\.|layers\.({later})\.|norm\.|norm({later})\.|head\.")
+    idle = [n for n in arrays if beyond.match(n) or n.endswith((".relative_position_index", ".attn_mask"))]
+    load(trunk, arrays, names, ignore=idle)
 
 
 def _run(block: SwinBlock, x: Array, mask: Array, share: Array | None) -> Array:

@@ -16,11 +16,12 @@ Deviations:
     - The enlarged maps have the image's size, also where that is no multiple of 16 (torch's would be larger).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -29,7 +30,7 @@ from milkit.nn.criss_cross import Compat
 from milkit.nn.images import Conv
 from milkit.pixel.maps import Map, fused, image_label_loss, map_of_logits, output_of
 from milkit.pixel.sides import check_head, exponent
-from milkit.pixel.swin import SwinTrunk, check_heads
+from milkit.pixel.swin import SwinTrunk, check_heads, load_trunk
 from milkit.types import Batch, Images, Output
 
 FOURTH = 2
@@ -64,6 +65,8 @@ class SwinMIL:
     """Learning rate of the side heads, as a share of the run's."""
     remat: bool = False
     """Compute each block again for the gradient instead of keeping its features."""
+    normalisation: Literal["training", "imagenet"] = "training"
+    """How channels are standardised: by the training part, or as ImageNet's weights expect."""
 
     def __post_init__(self) -> None:
         some = "[1, inf)"
@@ -90,6 +93,14 @@ class SwinMIL:
     def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> "SwinMILModule":
         """Make the module for images of `in_channels` and `out_features` labels."""
         return SwinMILModule(self, in_channels, out_features, rngs=rngs)
+
+    def load(self, module: "SwinMILModule", arrays: Mapping[str, np.ndarray]) -> None:
+        """Fill the trunk with arrays in the published naming (`layers.0.blocks.0.attn.qkv.weight`); heads stay.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        load_trunk(module.trunk, arrays)
 
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]

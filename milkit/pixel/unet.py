@@ -99,7 +99,7 @@ class Level(nnx.Module):
 
     def __init__(self, config: UNet, in_channels: int, channels: int, *, rngs: nnx.Rngs):
         self.convs = nnx.List([Conv(a, channels, rngs=rngs, init=config.init) for a in (in_channels, channels)])
-        kinds = {"batch": BatchNorm, "group": partial(GroupNorm, groups=config.groups)}
+        kinds: dict[str, Any] = {"batch": BatchNorm, "group": partial(GroupNorm, groups=config.groups)}
         kind = kinds.get(config.norm)
         self.norms = None if kind is None else nnx.List([kind(channels) for _ in self.convs])
 
