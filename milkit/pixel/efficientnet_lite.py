@@ -122,8 +122,8 @@ class EfficientNetLiteTrunk(nnx.Module):
         for kernel, stride, expansion, before, after, place in config._plan():
             blocks[int(place[0])].append(Bottleneck(before, after, kernel, stride, expansion, rngs=rngs))
         self.stages = nnx.List([nnx.List(stage) for stage in blocks])
-        last, head = blocks[-1][-1].channels, config.channels[-1]
-        self.head = ConvNorm(_point(last, head, rngs), _norm(head)) if config._headed else None
+        head = config.channels[-1]
+        self.head = ConvNorm(_point(config._plan()[-1][4], head, rngs), _norm(head)) if config._headed else None
 
     def __call__(
         self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
@@ -154,7 +154,7 @@ class Bottleneck(nnx.Module):
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int, *, rngs: nnx.Rngs):
         inner = before * expansion
-        self.channels, self.stride, self.beside = after, stride, stride == 1 and before == after
+        self.stride, self.beside = stride, stride == 1 and before == after
         zeros = kernel - stride  # in all; the odd one at the end
         padding = (zeros // 2, zeros - zeros // 2)
         self.expand = ConvNorm(_point(before, inner, rngs), _norm(inner)) if expansion > 1 else None
