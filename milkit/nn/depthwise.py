@@ -15,6 +15,8 @@ from milkit.nn.images import masked
 
 Padding = tuple[int, int]
 """Zeros before and after an image, in pixels, in both directions."""
+_PART = 32
+"""Pixels of a line that one turn of the kernel's gradient takes: written out, so that compilation sets a limit."""
 
 
 class Depthwise(nnx.Module):
@@ -49,10 +51,15 @@ def depthwise(
     return result
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def shifted_sum(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k l 1 c"], stride: int, padding: Padding
 ) -> Float[Array, "b i j c"]:
-    """The sum over the kernel's taps of the image moved by the tap, times it; in float32 at least."""
+    """The sum over the kernel's taps of the image moved by the tap, times it; in float32 at least.
+
+    Its gradients are written out as such sums too, as those that JAX derives take many times longer; they have no
+    gradients of their own.
+    """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
     rows, columns = kernel.shape[:2]
@@ -63,6 +70,50 @@ def shifted_sum(
             moved = x[:, i : i + height * stride + 1 : stride, j : j + width * stride + 1 : stride]
             total = total + moved.astype(wide) * kernel[i, j, 0].astype(wide)
     return total.astype(x.dtype)
+
+
+def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    return shifted_sum(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride: int, padding: Padding, kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    # of the image: the gradient with zeros between its pixels, under the kernel turned round
+    ends = [
+        (k - 1 - padding[0], size + padding[0] - 1 - (n - 1) * stride, stride - 1)
+        for k, size, n in zip(kernel.shape, x.shape[1:3], g.shape[1:3], strict=False)
+    ]
+    spread = jax.lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
+    return shifted_sum(spread, kernel[::-1, ::-1], 1, (0, 0)), _of_kernel(x, kernel, g, stride, padding)
+
+
+def _of_kernel(x: Array, kernel: Array, g: Array, stride: int, padding: Padding) -> Array:
+    """The gradient of the kernel: a line of the gradient at a time, each of its pixels times what the kernel saw.
+
+    The products of a line are added where the channels lie side by side; a reduction over pixels is slower by far.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    (rows, columns), (b, h, w, c) = kernel.shape[:2], g.shape
+    part = min(w, _PART)
+    parts = -(-w // part)
+    g = jnp.pad(g, ((0, 0), (0, 0), (0, parts * part - w), (0, 0)))
+    seen = (part - 1) * stride + columns
+    short = max(0, (parts - 1) * part * stride + seen - (x.shape[2] + sum(padding)))
+    x = jnp.pad(x, ((0, 0), padding, (padding[0], padding[1] + short), (0, 0)))
+
+    def add(total: Array, at: Array) -> tuple[Array, None]:
+        row, start = at // parts, at % parts * part
+        line = jax.lax.dynamic_slice(g, (0, row, start, 0), (b, 1, part, c)).astype(wide)
+        lines = jax.lax.dynamic_slice(x, (0, row * stride, start * stride, 0), (b, rows, seen, c)).astype(wide)
+        for i in range(part):
+            total = total + lines[:, :, i * stride : i * stride + columns] * line[:, :, i : i + 1]
+        return total, None
+
+    total, _ = jax.lax.scan(add, jnp.zeros((b, rows, columns, c), wide), jnp.arange(h * parts, dtype=jnp.int32))
+    return total.sum(0)[:, :, None].astype(kernel.dtype)
+
+
+shifted_sum.defvjp(_forward, _backward)
 
 
 def grouped(
