@@ -108,7 +108,7 @@ def measure(turns: int) -> dict[str, Any]:
 def main() -> None:
     """Time, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     on = machine()
