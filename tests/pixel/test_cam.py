@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from milkit.errors import ConfigError
+from milkit.errors import ConfigError, DataError
 from milkit.pixel import CAM, EfficientNetLite0, ResNet
+from milkit.train.state import initial_arrays
 from milkit.types import Batch, Images
 
 SMALL = ResNet(18, width=4, stages=2)
@@ -97,6 +98,24 @@ def test_an_image_too_small_is_refused():
             lambda images: built(CAM(EfficientNetLite0(width=0.125)))(images),
             images_of((31, 40), height=31, width=40),
         )
+
+
+def test_a_run_starts_from_the_file_of_weights_that_the_model_names(shared):
+    file = shared / "data/weights/efficientnet_lite0_imagenet_f16.npz"
+    config = CAM.pretrained(str(file), backbone=EfficientNetLite0(stages=1))
+    params, buffers = jax.jit(jax.vmap(lambda key: initial_arrays(config, 3, 1, key)))(
+        jax.random.split(jax.random.key(0))
+    )
+    with np.load(file) as arrays:
+        kernel, mean = arrays["_conv_stem.weight"], arrays["_bn0.running_mean"]
+    for run in range(2):
+        ours = np.asarray(params["trunk"]["stem"]["conv"]["kernel"][...])[run]
+        assert (ours.transpose(3, 2, 0, 1) == kernel).all()
+        assert (np.asarray(buffers["trunk"]["stem"]["norm"]["mean"][...])[run] == mean).all()
+    head = np.asarray(params["head"]["kernel"][...])
+    assert (head[0] != head[1]).all()
+    with pytest.raises(DataError, match="no file"):
+        initial_arrays(CAM(SMALL, weights="gone.npz"), 3, 1, jax.random.key(0))
 
 
 def test_learning_rates():
