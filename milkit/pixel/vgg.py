@@ -5,15 +5,21 @@ References:
     10, 12 and 14.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from milkit.nn.images import BatchNorm, Conv, ConvInit
+from milkit.pixel.weights import Layer, load
 
 DEPTHS = (2, 2, 3)
 """Convolutions of each stage."""
+PLAIN, NORMALISED = (0, 2, 5, 7, 10, 12, 14), (0, 3, 7, 10, 14, 17, 20)
+"""Numbers of the convolutions among torchvision's `features`, of vgg16 and of vgg16_bn."""
 
 Width = tuple[int, int, int]
 """Channels of each stage; VGG-16 has (64, 128, 256)."""
@@ -57,3 +63,31 @@ def vgg_stages(
         VGGStage(a, b, depth, rngs=rngs, batch_norm=batch_norm, init=init)
         for a, b, depth in zip(before, width, DEPTHS, strict=False)
     ]
+
+
+def load_vgg(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Fill the stages of SA-MIL's, DWS-MIL's or Baseline's module with torchvision's vgg16 or vgg16_bn, folded or not.
+
+    What lies above the stages is not read, and attention and heads stay as they are. Weights without batch
+    normalisation fit stages with it too: see `milkit.pixel.weights` on folding.
+
+    Args:
+        model: a module whose `stages` hold a `VGGStage` as `stage`.
+        arrays: by torchvision's names, `features.0.weight` and so on.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    stages: Any = vars(model)["stages"]
+    plain = "features.2.weight" in arrays  # in vgg16_bn that is a ReLU
+    convolutions = PLAIN if plain else NORMALISED
+    numbers, names = iter(convolutions), []
+    for stage, depth in enumerate(DEPTHS):
+        for i in range(depth):
+            number, at = next(numbers), f"stages/{stage}/stage"
+            norm = (f"{at}/norms/{i}", "" if plain else f"features.{number + 1}")
+            if stages[stage].stage.norms is None:
+                norm = ("", "")
+            names.append(Layer(f"{at}/convs/{i}", f"features.{number}", *norm))
+    above = (f"features.{i}" for i in range(convolutions[-1] + (1 if plain else 2), 44))
+    load(model, arrays, names, ignore=("classifier", *above))

@@ -33,7 +33,7 @@ class Layer(NamedTuple):
     Attributes:
         path: ours, from the module down, such as `stages/0/1/conv`; of a layer or of a single array.
         name: theirs, such as `layer1.1.conv1`; of an array, its whole name.
-        norm_path, norm_name: of the batch normalisation that follows, if one does.
+        norm_path, norm_name: of the batch normalisation that follows, if one does; without a name it is folded.
     """
 
     path: str
@@ -107,7 +107,8 @@ def _wanted(
         if not layer.norm_path:
             continue
         norm, bias = _variables(_at(module, layer.norm_path)), f"{layer.name}.bias"
-        folded = bias in arrays and not any(n.startswith(f"{layer.norm_name}.") for n in arrays)
+        there = layer.norm_name and any(n.startswith(f"{layer.norm_name}.") for n in arrays)
+        folded = not layer.norm_name or (bias in arrays and not there)
         if not folded:
             wanted += [(v, f"{layer.norm_name}.{_LEAVES.get(leaf, leaf)}", nothing) for leaf, v in norm.items()]
             continue

@@ -15,7 +15,9 @@ from milkit.errors import DataError
 from milkit.nn.depthwise import Depthwise
 from milkit.nn.images import BatchNorm, Conv
 from milkit.nn.initialisers import linear
+from milkit.pixel import Baseline
 from milkit.pixel.conv_norm import ConvNorm, named
+from milkit.pixel.vgg import load_vgg
 from milkit.pixel.weights import Layer, load
 
 
@@ -109,6 +111,43 @@ def test_a_name_is_ignored_whole_or_up_to_a_dot():
     load(Small(), arrays, NAMES, ignore=("classifier",))
     with pytest.raises(DataError, match=r"unexpected: classifier.0.weight"):
         load(Small(), arrays, NAMES, ignore=("class",))
+
+
+def vgg_arrays(numbers, norms, width=(2, 3, 4)):
+    """Random arrays in torchvision's naming, and some of what lies above."""
+    rng, found, before = np.random.default_rng(0), {"classifier.0.weight": np.zeros(1)}, 3
+    for number, out in zip(numbers, np.repeat(width, (2, 2, 3)), strict=True):
+        found[f"features.{number}.weight"] = rng.normal(size=(out, before, 3, 3)).astype(np.float32)
+        found[f"features.{number}.bias"] = rng.normal(size=out).astype(np.float32)
+        if norms:
+            for leaf in ("weight", "bias", "running_mean", "running_var"):
+                found[f"features.{number + 1}.{leaf}"] = rng.uniform(0.5, 1.5, out).astype(np.float32)
+        before = out
+    return {**found, f"features.{numbers[-1] + 3}.weight": np.zeros(1)}
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("norms", [True, False])
+def test_weights_of_vgg(norms, normalised):
+    """vgg16 fits stages with and without normalisation, vgg16_bn those with it; folded it is like vgg16."""
+    model = nnx.eval_shape(lambda: Baseline(width=(2, 3, 4), batch_norm=normalised).build(3, 1, rngs=nnx.Rngs(0)))
+    numbers = (0, 3, 7, 10, 14, 17, 20) if norms else (0, 2, 5, 7, 10, 12, 14)
+    arrays = vgg_arrays(numbers, norms)
+    if norms and not normalised:
+        with pytest.raises(DataError, match=r"unexpected: features.1.bias"):
+            load_vgg(model, arrays)
+        return
+    load_vgg(model, arrays)
+    last = model.stages[2].stage
+    name = f"features.{numbers[-1]}"
+    assert (np.asarray(last.convs[2].kernel[...]).transpose(3, 2, 0, 1) == arrays[f"{name}.weight"]).all()
+    assert (last.convs[2].bias[...] == arrays[f"{name}.bias"]).all()
+    if normalised:
+        scale = arrays["features.21.weight"] if norms else np.ones(4)
+        assert (last.norms[2].scale[...] == scale).all()
+    if normalised and not norms:  # the normalisation does nothing
+        x, mask = jnp.ones((1, 2, 2, 4)) * jnp.arange(4), jnp.ones((1, 2, 2), bool)
+        np.testing.assert_allclose(last.norms[2](x, mask), x, rtol=1e-6)
 
 
 # ---- files
