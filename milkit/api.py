@@ -184,7 +184,7 @@ def replay(file: Path, *, trust_source: bool = False) -> Stated:
         raise ConfigError(f"{file} holds a {type(experiment).__name__}, not an Experiment.")
     own = experiment.train
     train = replace(own, width=settings.get("width", own.width), memory=settings.get("memory", own.memory))
-    expected = {k: settings[k] for k in ("data_digest", "folds_digest") if k in settings}
+    expected = {k: settings[k] for k in ("data_digest", "folds_digest", "weights_digest") if k in settings}
     name = experiment.name or file.parent.name
     kept = source if source.is_file() else None
     return Stated(name, replace(experiment, train=train), kept, expected, file.parent)

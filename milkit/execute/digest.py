@@ -1,4 +1,4 @@
-"""What the numbers of a study depend on of its data, as one digest."""
+"""What the numbers of a study depend on of its data, as one digest; and of the weights that a model starts from."""
 
 import hashlib
 import json
@@ -8,6 +8,26 @@ from typing import Any
 import numpy as np
 
 from milkit.data.study import Study
+from milkit.errors import DataError
+
+
+def weights_digest(model: Any) -> dict[str, str]:
+    """sha256 of the file of weights that a model starts from, as `{"weights_digest": ...}`; {} where it names none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = getattr(model, "weights", "")
+    if not (path and isinstance(path, str) and hasattr(model, "load")):
+        return {}
+    sha = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    except OSError as error:
+        raise DataError(f"The weights {path} cannot be read: {error.strerror or error}.") from None
+    return {"weights_digest": sha.hexdigest()}
 
 
 def data_digest(study: Study) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from milkit import config
 from milkit.errors import ConfigError, RunFolderError
 from milkit.execute import assemble as tables
-from milkit.execute.digest import data_digest
+from milkit.execute.digest import data_digest, weights_digest
 from milkit.execute.environment import decides_bits, environment
 from milkit.execute.executors import HERE, IN_WORKER, Executor, Where, Work, executor
 from milkit.execute.folder import beginning, locked, open_folder, read_json, sweep, write_bytes, write_json, write_text
@@ -214,6 +214,7 @@ def _settings(prepared: Prepared, files: Mapping[str, Path]) -> dict[str, Any]:
         "marks": [*prepared.plan.marks, *mark_of(prepared.experiment.train.precision)],
         "folds_digest": prepared.plan.digest(),
         "data_digest": data_digest(prepared.study),
+        **weights_digest(experiment.model),
         "runs": sum(not run.labels for run in prepared.runs),
         **(_few_label_settings(prepared) if prepared.few else {}),
         **({"measured": "slide"} if prepared.measured == "slide" else {}),
@@ -231,9 +232,10 @@ def _few_label_settings(prepared: Prepared) -> dict[str, Any]:
 
 
 def _same_data(settings: Mapping[str, Any], expected: Mapping[str, str]) -> None:
-    changed = [name for name, digest in expected.items() if settings[name] != digest]
+    changed = [name for name, digest in expected.items() if settings.get(name) != digest]
     if changed:
-        what = "the table or the features" if "data_digest" in changed else "the folds"
+        words = {"data_digest": "the table or the features", "weights_digest": "the weights that the model starts from"}
+        what = words.get(changed[0], "the folds")
         raise RunFolderError(
             f"This run cannot be repeated: {what} changed since it was made ({', '.join(changed)} differs from its "
             "config.json). Restore the files, or run the experiment file anew."

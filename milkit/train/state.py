@@ -131,8 +131,9 @@ def initial_arrays(
 ) -> tuple[Any, Any]:
     """Fresh parameters and buffers of one run; from the file of weights that the model names, if it names one."""
     module = build(model, in_features, out_features, covariates, nnx.Rngs(key))
-    if getattr(model, "weights", "") and hasattr(model, "load"):
-        model.load(module, read_arrays(Path(model.weights)))
+    weights = getattr(model, "weights", "")
+    if weights and isinstance(weights, str) and hasattr(model, "load"):
+        model.load(module, read_arrays(Path(weights)))
     parts: Any = nnx.split(module, nnx.Param, ...)
     return parts[1], parts[2]
 

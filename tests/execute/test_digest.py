@@ -1,11 +1,15 @@
 """The digest of a study's data: whatever its numbers depend on changes it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from milkit.data.cohort import Cohort
 from milkit.data.store import write_store
-from milkit.execute.digest import data_digest
+from milkit.errors import DataError, RunFolderError
+from milkit.execute.digest import data_digest, weights_digest
+from milkit.execute.run import _same_data
 from milkit.task import Binary
 from milkit.types import Bag
 
@@ -28,3 +32,25 @@ def test_a_changed_file_of_several_changes_it(tmp_path, monkeypatch, name):
     assert data_digest(cohort.load(Binary())) == base
     write(name, slides[name], 7)
     assert data_digest(cohort.load(Binary())) != base
+
+
+@dataclass(frozen=True)
+class Started:
+    weights: str = ""
+
+    def load(self, module, arrays):
+        raise NotImplementedError
+
+
+def test_the_weights_that_a_model_starts_from_belong_to_a_run(tmp_path):
+    assert weights_digest(Started()) == {}
+    file = tmp_path / "w.npz"
+    file.write_bytes(b"abc")
+    first = weights_digest(Started(str(file)))
+    # printf abc | sha256sum
+    assert first == {"weights_digest": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
+    file.write_bytes(b"abd")
+    with pytest.raises(RunFolderError, match="the weights that the model starts from changed"):
+        _same_data(weights_digest(Started(str(file))), first)
+    with pytest.raises(DataError, match="cannot be read"):
+        weights_digest(Started(str(tmp_path / "gone")))

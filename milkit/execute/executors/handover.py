@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from milkit import config
 from milkit.data.memory import InMemory
 from milkit.errors import ConfigError, DataError, RunFolderError
-from milkit.execute.digest import data_digest
+from milkit.execute.digest import data_digest, weights_digest
 from milkit.execute.environment import decides_bits, environment
 from milkit.execute.folder import read_json
 from milkit.execute.imports import own_classes
@@ -110,6 +110,7 @@ def rebuild(folder: Path, bags: Path | None, bits: Mapping[str, Any]) -> Prepare
         )
     prepared = prepare(experiment_of(folder, settings, bags))
     found = {"data_digest": data_digest(prepared.study), "folds_digest": prepared.plan.digest()}
+    found |= weights_digest(prepared.experiment.model)
     changed = [name for name, value in found.items() if settings[name] != value]
     if changed:
         raise DataError(
