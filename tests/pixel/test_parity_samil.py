@@ -108,14 +108,21 @@ def check_case(file, config, graph, state, case, dtype):
     train, gradients = case.endswith("train"), f"grad64/{case}/input" in file and dtype == "float64"
     x = jnp.asarray(file["in/x_rect" if case.startswith("rect") else "in/x"], dtype)
     value, output, parts, after, of_weights, of_image = run(config, graph, state, x, file["in/y"], train, gradients)
-    tolerance = EXACT if dtype == "float64" else SINGLE
+
+    def allowed(name):
+        """In single precision 1e-5, or what the authors' own code lost in it: their attention amplifies rounding."""
+        if dtype == "float64":
+            return EXACT
+        exact, theirs = (np.asarray(file[f"{out}/{case}/{name}"], np.float64) for out in ("out64", "out"))
+        return max(SINGLE, 2 * np.abs(theirs - exact).max() / np.abs(exact).max())
+
     for name, p in output.extras["maps"].items():
         theirs = name if f"out64/{case}/{name}" in file else "map"  # Baseline has one
-        close(p, file[f"out64/{case}/{theirs}"], tolerance, name)
+        close(p, file[f"out64/{case}/{theirs}"], allowed(theirs), name)
         pooled = jax.nn.sigmoid(output.extras["map_logits"][name])
-        close(pooled, file[f"out64/{case}/bag_{theirs}"], tolerance, name)
-        close(parts[name].mean(), file[f"out64/{case}/bce_{theirs}"], tolerance, name)
-    close(value, file[f"out64/{case}/loss"], tolerance)
+        close(pooled, file[f"out64/{case}/bag_{theirs}"], allowed(f"bag_{theirs}"), name)
+        close(parts[name].mean(), file[f"out64/{case}/bce_{theirs}"], allowed(f"bce_{theirs}"), name)
+    close(value, file[f"out64/{case}/loss"], allowed("loss"))
     if gradients:
         close(of_image, file[f"grad64/{case}/input"], EXACT, "input")
         check_weights(file, f"grad64/{case}/", of_weights, train)
