@@ -204,6 +204,7 @@ def write_results(
     measured: Measured = "slide" if config.get("measured") == "slide" else "patient"
     lacking, details = missing(folder, config, predictions)
     flow = cohort.get("flow", {})
+    columns = recorded_columns(folder / "columns.csv")
     data = config.get("experiment", {}).get("data", {}).get("type")
     # bags of the classic sets are molecules and images, which belong to nobody
     alone = data != "Classic" and any(str(note).startswith("no patient column") for note in flow.get("notes", ()))
@@ -216,7 +217,7 @@ def write_results(
         marks=(*config.get("marks", ()), *lacking, *([SLIDES_ARE_PATIENTS] if alone else [])),
         n_train=_recorded_train_units(folder, config.get("unit", "patient"), measured),
         inner=inner_folds(folder),
-        columns=recorded_columns(folder / "columns.csv"),
+        columns=columns,
         groups=groups,
         sensitivity=sensitivity,
         training=read_training(folder),
@@ -228,7 +229,7 @@ def write_results(
         config,
         predictions,
         results["selection"],
-        recorded_columns(folder / "columns.csv"),
+        columns,
         _recorded_train_units(folder, config.get("unit", "patient"), "patient"),
         draws,
     )

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from milkit.config import from_json
-from milkit.data.images import ImageCohort, ImageCrops, KnownImages, Masks
+from milkit.data.images import ImageCohort, ImageCrops, KnownImages
+from milkit.data.images.opened import OpenImages
 from milkit.errors import MilkitError
 from milkit.metrics.segmentation import image_statistics, segmentation_estimates, stack, summarise
 from milkit.metrics.segmentation.study import SegmentationEstimate, SegmentationRun
@@ -77,19 +79,22 @@ def _runs(
     splits = sorted(set(zip(rows.repeat.tolist(), rows.fold.tolist(), strict=True)))
     runs: list[SegmentationRun] = []
     each: dict[tuple[str, tuple[int, int]], list[dict[str, float]]] = {}
+    opened = images_of(stated)
+    truths: dict[str, np.ndarray] = {}  # seeds and repeats test the same images
     for run in dict.fromkeys(rows.run.tolist()):
         own = rows.take(rows.run == run)
         where = (int(own.repeat[0]), int(own.fold[0]))
-        maps = list(maps_of_tested(folder, own, columns))
-        masks = masks_of(stated, maps)
-        seen = [(m, i) for i, m in enumerate(maps) if masks is not None and masks.has(i)]
-        if masks is None or not seen:
+        seen = [m for m in maps_of_tested(folder, own, columns) if m.image in opened.masks]
+        if not seen:
             return [], []
-        parts = [image_statistics(m.map, masks.truth(i).astype(np.uint8)) for m, i in seen]
-        for (m, _), part in zip(seen, parts, strict=True):
+        for m in seen:
+            if m.image not in truths:
+                truths[m.image] = truth_of(opened, m)
+        parts = [image_statistics(m.map, truths[m.image]) for m in seen]
+        for m, part in zip(seen, parts, strict=True):
             values = {k: float(v) for k, v in summarise(part).items()}
             each.setdefault((m.image, where), []).append({"dice": values["dice"], "iou": values["iou"]})
-        numbers = np.array([patients[m.patient] for m, _ in seen], np.int64)
+        numbers = np.array([patients[m.patient] for m in seen], np.int64)
         known = (n_train or {}).get(where, 0)
         runs.append(SegmentationRun(stack(parts), numbers, splits.index(where), round(known)))
     images = [
@@ -100,18 +105,24 @@ def _runs(
     return runs, images
 
 
-def masks_of(stated: Mapping[str, Any], maps: list[ImageMap]) -> Masks | None:
-    """The masks of some images, None where the study's data names none.
+def images_of(stated: Mapping[str, Any]) -> OpenImages:
+    """The images of a study's data, by its configuration; of crops the images they are from. Nothing is decoded.
 
     Raises:
-        MilkitError: the table or the folder is not where it was.
+        MilkitError: the table or a folder is not where it was.
     """
     data: Any = from_json(dict(stated), DATA, "config.json, data")
-    whole = data.images if isinstance(data, ImageCrops) else data
-    opened = whole.open()
-    if not opened.masks:
-        return None
-    return opened.masks_for([m.image for m in maps], np.array([m.map.shape for m in maps], np.int64))
+    opened: OpenImages = (data.images if isinstance(data, ImageCrops) else data).open()
+    return opened
+
+
+def truth_of(opened: OpenImages, one: ImageMap) -> UInt8[np.ndarray, "h w"]:
+    """The mask of an image: 1 on foreground, 0 elsewhere, as large as its map.
+
+    Raises:
+        DataError: it cannot be read, or has another size.
+    """
+    return opened.masks_for([one.image], np.array([one.map.shape], np.int64)).truth(0).astype(np.uint8)
 
 
 def _json(estimate: SegmentationEstimate) -> dict[str, Any]:

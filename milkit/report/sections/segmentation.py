@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
-from milkit.data.images import ImageCrops
 from milkit.errors import MilkitError
 from milkit.report.blocks import Block, Heading, Paragraph, Pictures
 from milkit.report.figures.maps import Shown, sheet
@@ -37,20 +34,17 @@ def segmentation(source: Source) -> list[Block]:
 
 def _shown(source: Source, images: list[dict[str, Any]]) -> list[Shown]:
     """The images with the highest, the middle and the lowest Dice, as their first run saw them."""
-    from milkit.config import from_json
     from milkit.data.images.load import decode
     from milkit.predictions import Predictions
     from milkit.report.image_maps import maps_of_tested
     from milkit.report.results import recorded_columns
-    from milkit.report.segmentation import DATA, THRESHOLD, masks_of
+    from milkit.report.segmentation import THRESHOLD, images_of, truth_of
 
     ranked = sorted((i for i in images if i["dice"] is not None), key=lambda i: -i["dice"])
     if not ranked:
         return []
     places = dict.fromkeys((0, len(ranked) // 2, len(ranked) - 1))
-    stated = source.experiment["data"]
-    data: Any = from_json(dict(stated), DATA, "config.json, data")
-    opened = (data.images if isinstance(data, ImageCrops) else data).open()
+    opened = images_of(source.experiment["data"])
     table = Predictions.read(source.folder / "predictions.csv")
     table = table.take((table.selection == source.selection) & (table.role == "test"))
     columns = recorded_columns(source.folder / "columns.csv")
@@ -60,11 +54,9 @@ def _shown(source: Source, images: list[dict[str, Any]]) -> list[Shown]:
         own = table.take((table.repeat == row["repeat"]) & (table.fold == row["fold"]))
         own = own.take(own.run == own.run[0])
         one = next(m for m in maps_of_tested(source.folder, own, columns) if m.image == row["image"])
-        masks = masks_of(stated, [one])
         pixels, _ = decode({one.image: opened.files[one.image]}, opened.reading)
         height, width = one.map.shape
-        truth = np.zeros(one.map.shape) if masks is None else masks.truth(0)
         name = "best" if place == 0 else "worst" if place == len(ranked) - 1 else "median"
         said = f"{name}: {one.image}, Dice {number(row['dice'])}"
-        shown.append(Shown(said, pixels[one.image][:height, :width], truth, one.map, THRESHOLD))
+        shown.append(Shown(said, pixels[one.image][:height, :width], truth_of(opened, one), one.map, THRESHOLD))
     return shown
