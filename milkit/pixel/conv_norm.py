@@ -34,6 +34,28 @@ class ConvNorm(nnx.Module):
         return self.norm(self.conv(x, mask), to, deterministic=deterministic)
 
 
+class Trunk(nnx.Module):
+    """Stages one after the other, each at a resolution of its own; a subclass makes `stages` and says `stage`."""
+
+    stages: nnx.List
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
+    ) -> list[Features]:
+        """Features and masks from the finest resolution to the coarsest."""
+        found = []
+        for stage in range(len(self.stages)):
+            x, mask = self.stage(stage, x, mask, deterministic=deterministic)
+            found.append((x, mask))
+        return found
+
+    def stage(
+        self, stage: int, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
+    ) -> Features:
+        """One resolution's features from those of the one before, or from the image."""
+        raise NotImplementedError
+
+
 def named(path: str, conv: str, norm: str) -> Layer:
     """The `ConvNorm` at `path`, by PyTorch's names of its convolution and of its normalisation."""
     return Layer(f"{path}/conv", conv, f"{path}/norm", norm)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.fields import check_fields
 from milkit.nn.depthwise import Depthwise
 from milkit.nn.images import BatchNorm, Conv, masked, pooled_mask
-from milkit.pixel.conv_norm import ConvNorm, Features, named
+from milkit.pixel.conv_norm import ConvNorm, Features, Trunk, named
 from milkit.pixel.weights import Layer, load
 
 BLOCKS = (
@@ -112,7 +112,7 @@ class EfficientNetLite0:
         return plan
 
 
-class EfficientNetLiteTrunk(nnx.Module):
+class EfficientNetLiteTrunk(Trunk):
     """Images to features at each resolution."""
 
     def __init__(self, config: EfficientNetLite0, in_channels: int, *, rngs: nnx.Rngs):
@@ -124,16 +124,6 @@ class EfficientNetLiteTrunk(nnx.Module):
         self.stages = nnx.List([nnx.List(stage) for stage in blocks])
         head = config.channels[-1]
         self.head = ConvNorm(_point(config._plan()[-1][4], head, rngs), _norm(head)) if config._headed else None
-
-    def __call__(
-        self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
-    ) -> list[Features]:
-        """Features and masks from the finest resolution to the coarsest."""
-        found = []
-        for stage in range(len(self.stages)):
-            x, mask = self.stage(stage, x, mask, deterministic=deterministic)
-            found.append((x, mask))
-        return found
 
     def stage(
         self, stage: int, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True

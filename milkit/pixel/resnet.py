@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn.images import BatchNorm, Conv, masked, strided
-from milkit.pixel.conv_norm import ConvNorm, Features, named
+from milkit.pixel.conv_norm import ConvNorm, Features, Trunk, named
 from milkit.pixel.weights import Layer, load
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -88,7 +88,7 @@ class ResNet:
         return found
 
 
-class ResNetTrunk(nnx.Module):
+class ResNetTrunk(Trunk):
     """Images to features at each stage."""
 
     def __init__(self, config: ResNet, in_channels: int, *, rngs: nnx.Rngs):
@@ -107,16 +107,6 @@ class ResNetTrunk(nnx.Module):
             dilation *= 2 if spread else 1
             stages.append(nnx.List(made))
         self.stages = nnx.List(stages)
-
-    def __call__(
-        self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
-    ) -> list[Features]:
-        """Features and masks from the finest resolution to the coarsest."""
-        found = []
-        for stage in range(len(self.stages)):
-            x, mask = self.stage(stage, x, mask, deterministic=deterministic)
-            found.append((x, mask))
-        return found
 
     def stage(
         self, stage: int, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
