@@ -20,14 +20,11 @@ def weights_digest(model: Any) -> dict[str, str]:
     path = getattr(model, "weights", "")
     if not (path and isinstance(path, str) and hasattr(model, "load")):
         return {}
-    sha = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
+            return {"weights_digest": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:
         raise DataError(f"The weights {path} cannot be read: {error.strerror or error}.") from None
-    return {"weights_digest": sha.hexdigest()}
 
 
 def data_digest(study: Study) -> str:
