@@ -15,6 +15,7 @@ from PIL import Image
 from milkit import ABMIL, Adam, Binary, Classic, Experiment, GivenFolds, ImageCohort, KFold, Train, api
 from milkit.data.images import ImageCrops
 from milkit.errors import ConfigError
+from milkit.execute.search.family import rate_leaves
 from milkit.predictions import Predictions
 from milkit.report.image_maps import maps_of_tested
 from milkit.report.results import recorded_columns
@@ -148,3 +149,7 @@ def test_images_and_bags_are_not_taken_for_each_other(cohort, tmp_path):
     musk = Experiment(data=Classic("musk1"), task=Binary(), protocol=GivenFolds(), model=Brightest(), train=table)
     with pytest.raises(ConfigError, match=r"Brightest reads images, pixel by pixel, but .* holds bags of features"):
         api.run(musk, out=tmp_path / "musk")
+
+
+def test_a_search_looks_at_a_model_of_images_with_images():
+    assert rate_leaves(Brightest(), Brightest(), 3, 1, 0, (8, 8)) == ()

@@ -114,7 +114,8 @@ def _compiled_for(
         if name.startswith("model.") and isinstance(value, float) and value:
             a, b = (_with(family, name, rate) for rate in (PLACEHOLDER, OTHER))
             models: Any = (a and a.model, b and b.model)
-            leaves = rate_leaves(*models, inside, outside, base.study.covariate_count) if a and b else ()
+            shapes = (inside, outside, base.study.covariate_count, base.engine.setup.canvas)
+            leaves = rate_leaves(*models, *shapes) if a and b else ()
             rides = bool(leaves)
             rates += [(leaf, value) for leaf in leaves]
         if rides:
@@ -141,14 +142,16 @@ def _with(experiment: Experiment, name: str, value: float) -> Experiment | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def rate_leaves(a: Any, b: Any, in_features: int, out_features: int, covariates: int = 0) -> tuple[int, ...]:
+def rate_leaves(
+    a: Any, b: Any, in_features: int, out_features: int, covariates: int = 0, canvas: tuple[int, int] | None = None
+) -> tuple[int, ...]:
     """Leaves of the buffers that hold a dropout rate in which two configurations of a model differ.
 
     Empty unless that is all the difference: the same static module, the same parameters, and rates of `PLACEHOLDER` in
     one and of `OTHER` in the other.
     """
     sizes = (in_features, out_features, covariates)
-    if hasattr(a, "objective") or graph_of(a, *sizes) != graph_of(b, *sizes):
+    if hasattr(a, "objective") or graph_of(a, *sizes, canvas) != graph_of(b, *sizes, canvas):
         return ()
     key = jax.random.key(0)
     (params, buffers), other = (
