@@ -14,6 +14,7 @@ from milkit.metrics.segmentation.curves import (
     pixel_prevalence,
 )
 from milkit.metrics.segmentation.distance import hausdorff
+from milkit.metrics.segmentation.label_threshold import LabelThreshold, label_threshold
 from milkit.metrics.segmentation.localisation import froc, instance_auprc, pointing_game
 from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
 from milkit.metrics.segmentation.pixels import accuracy, confusions, dice, f1_neg, f1_pos, iou, miou
@@ -35,6 +36,7 @@ from milkit.metrics.segmentation.study import (
 
 __all__ = [
     "ImageStatistics",
+    "LabelThreshold",
     "SegmentationDifference",
     "SegmentationEstimate",
     "SegmentationRun",
@@ -55,6 +57,7 @@ __all__ = [
     "instance_auprc",
     "instances",
     "iou",
+    "label_threshold",
     "miou",
     "object_dice",
     "object_hausdorff",
