@@ -25,6 +25,7 @@ from milkit.keep.decide import centres_of, decide
 from milkit.keep.features import feature_facts
 from milkit.keep.folder import FORMAT, SCALERS, Kept, stacked_like
 from milkit.keep.ids import digests, seen_in
+from milkit.keep.image_facts import image_facts
 from milkit.keep.refit import refit
 from milkit.keep.run import Finished, as_tree, read_members
 from milkit.keep.settle import settled
@@ -219,6 +220,7 @@ def _facts(
     part = run.results["selections"][run.selection]
     provenance = run.cohort.get("provenance", {}) if study is None else dict(study.provenance)
     dtype = "" if study is None else str(study.read(0).x.dtype)
+    of_images = study is not None and study.sizes is not None  # pixels are always scaled
     data = config.to_json(experiment.data)
     measured = run.config.get("measured", "patient")
     decided = decide(experiment.task, run.names, run.validation, experiment.aggregate, measured)
@@ -234,7 +236,8 @@ def _facts(
         "model": config.to_json(experiment.model),
         "in_features": in_features,
         "out_features": out_features,
-        "scaled": experiment.train.standardise,
+        "scaled": experiment.train.standardise or of_images,
+        "images": image_facts(experiment.data, study) if study is not None and of_images else None,
         "features": feature_facts(provenance, dtype),
         "covariates": []
         if study is None or study.covariates is None

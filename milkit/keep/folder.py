@@ -5,6 +5,7 @@ whose files were edited or damaged is refused, because its numbers would no long
 measured.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -269,8 +270,14 @@ def read_model(folder: Path, own: Mapping[str, type] | None = None) -> Kept:
     return Kept(facts, model, task, tree["params"], tree["buffers"], *scalers)
 
 
+def without_weights(model: Any) -> Any:
+    """A model that does not ask for the file of weights that its training began with: a kept one has its own."""
+    named = dataclasses.is_dataclass(model) and not isinstance(model, type) and getattr(model, "weights", "")
+    return dataclasses.replace(model, weights="") if named else model
+
+
 def stacked_like(model: Any, in_features: int, out_features: int, members: int, covariates: int = 0) -> tuple[Any, Any]:
     """Shapes of the parameters and buffers of some members, their number as first axis."""
-    start = partial(initial_arrays, model, in_features, out_features, covariates=covariates)
+    start = partial(initial_arrays, without_weights(model), in_features, out_features, covariates=covariates)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), members))
     return jax.eval_shape(jax.vmap(start), keys)
