@@ -17,6 +17,7 @@ from milkit.metrics.segmentation.distance import hausdorff
 from milkit.metrics.segmentation.label_threshold import LabelThreshold, label_threshold
 from milkit.metrics.segmentation.localisation import froc, instance_auprc, pointing_game
 from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
+from milkit.metrics.segmentation.paired import PairedDifference, from_confusion, paired
 from milkit.metrics.segmentation.pixels import accuracy, confusions, dice, f1_neg, f1_pos, iou, miou
 from milkit.metrics.segmentation.statistics import (
     ImageStatistics,
@@ -37,6 +38,7 @@ from milkit.metrics.segmentation.study import (
 __all__ = [
     "ImageStatistics",
     "LabelThreshold",
+    "PairedDifference",
     "SegmentationDifference",
     "SegmentationEstimate",
     "SegmentationRun",
@@ -51,6 +53,7 @@ __all__ = [
     "f1_neg",
     "f1_pos",
     "froc",
+    "from_confusion",
     "hausdorff",
     "histograms",
     "image_statistics",
@@ -62,6 +65,7 @@ __all__ = [
     "object_dice",
     "object_hausdorff",
     "object_iou",
+    "paired",
     "per_patient",
     "pixel_auprc",
     "pixel_auroc",
