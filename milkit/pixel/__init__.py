@@ -8,6 +8,7 @@ learning rate that a parameter has; `smallest_side` the fewest pixels an image m
 """
 
 from milkit.pixel.cam import CAM
+from milkit.pixel.camel import CAMEL
 from milkit.pixel.dwsmil import CDWSMIL, DWSMIL
 from milkit.pixel.efficientnet_lite import EfficientNetLite0
 from milkit.pixel.fcn import FCN8s
@@ -18,10 +19,11 @@ from milkit.pixel.supervised import pixel_loss
 from milkit.pixel.swinmil import SwinMIL
 from milkit.pixel.unet import UNet
 
-PixelModel = SAMIL | Baseline | DWSMIL | CDWSMIL | SwinMIL | UNet | FCN8s | SegNet | CAM
+PixelModel = SAMIL | Baseline | DWSMIL | CDWSMIL | SwinMIL | UNet | FCN8s | SegNet | CAM | CAMEL
 
 __all__ = [
     "CAM",
+    "CAMEL",
     "CDWSMIL",
     "DWSMIL",
     "SAMIL",
