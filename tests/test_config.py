@@ -87,7 +87,7 @@ REFUSED = {
     "data=Cohort('c.csv', 'f.h5', covariates='age')": "data.covariates is 'age'; expected a tuple of ",
     "model=ABMIL(covariates='early')": "model.covariates is 'early'; there is concatenate, late, none",
     # choices
-    "train=Train(schedule='linear')": "train.schedule is 'linear'; there is constant, cosine",
+    "train=Train(schedule='linear')": "train.schedule is 'linear'; there is constant, cosine, exponential",
     "task=MultiClass(class_weights='balance')": "task.class_weights is 'balance'; did you mean 'balanced'",
     "unit='patients'": "unit is 'patients'; did you mean 'patient'",
     # parts

@@ -21,6 +21,7 @@ from milkit.execute.memory import Memory, check_fits, memory_of, stream_engine, 
 from milkit.execute.spreading import GROUP_BYTES, default_width, spread_of
 from milkit.experiment import Experiment
 from milkit.losses import LossParams, for_task, loss_params
+from milkit.nn.stains import IMAGENET_MEAN, IMAGENET_SD, WHITE
 from milkit.search import at_once, variants
 from milkit.train import optim
 from milkit.train.config import Train
@@ -31,9 +32,6 @@ from milkit.train.step import Hyper, Packed, Setup
 from milkit.train.streaming import Streamed
 
 LONGEST_SUBSAMPLE = 46_340  # its square still fits 32 bits
-WHITE = 255.0
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_SD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from milkit.nn.stains import HED, WHITE
 from milkit.train.config import Augment
-
-# Optical densities of haematoxylin, eosin and DAB, one a row (Ruifrok & Johnston 2001, table 1).
-HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
-WHITE = 255.0
 
 
 class Placed(NamedTuple):

@@ -102,8 +102,11 @@ class Train:
     """Bags a step."""
     accumulate: int = 1
     """Steps whose gradients are averaged into one update; what is left at the end of an epoch is applied."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate after the warm-up: as it is, or a half cosine down to 0 at the last update."""
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    """Of the learning rate after the warm-up: as it is; a half cosine down to 0 at the last update; or times
+    `epoch_decay` after each epoch."""
+    epoch_decay: float = 0.95  # DCGN's
+    """Factor on the learning rate after each epoch, of schedule="exponential"."""
     warmup_epochs: float = 0.0
     """Linear rise of the learning rate at the start."""
     clip: float | None = None
@@ -139,6 +142,7 @@ class Train:
         check_fields(
             self, "train",
             epochs="[1, inf)", batch_bags="[1, inf)", accumulate="[1, inf)", warmup_epochs="[0, inf)", clip="(0, inf)",
+            epoch_decay="(0, 1]",
             patience="[1, inf)", max_instances="[1, inf)", instance_dropout="[0, 1)", buckets="[1, inf)",
             width="[1, inf)",
             instances_at_once="[1, inf)",

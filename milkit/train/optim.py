@@ -77,6 +77,11 @@ def schedule(train: Train, rate: Rates, count: Int[Array, ""]) -> Float[Array, "
     rise = jnp.minimum(1.0, (done + 1.0) / jnp.maximum(rate.warmup, 1.0))
     if train.schedule == "constant":
         return rise
+    if train.schedule == "exponential":
+        an_epoch = rate.horizon / train.epochs
+        # half an update more, so that a quotient a rounding below a whole number does not count as the epoch before
+        epoch = jnp.floor((done - rate.warmup + 0.5) / jnp.maximum(an_epoch, 1.0))
+        return rise * train.epoch_decay ** jnp.maximum(epoch, 0.0)
     share = (done - rate.warmup) / jnp.maximum(rate.horizon - rate.warmup, 1.0)
     return rise * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(share, 0.0, 1.0)))
 

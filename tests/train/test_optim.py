@@ -56,6 +56,17 @@ def test_warmup_then_cosine():
     assert height == pytest.approx([0.1, 0.5, 1.0, 1.0, 0.5, 0.0], abs=1e-6)
 
 
+def test_exponential_schedule_falls_after_each_epoch():
+    train = Train(Sgd(1.0), epochs=7, schedule="exponential", epoch_decay=0.5, warmup_epochs=1.0)
+    rate = optim.rates(train, 3)  # updates 0 to 2 are the warm-up
+    height = [float(optim.schedule(train, rate, jnp.array(i))) for i in (0, 2, 3, 5, 6, 8, 9, 20)]
+    assert height == pytest.approx([1 / 3, 1, 1, 1, 0.5, 0.5, 0.25, 0.5**5], rel=1e-6)
+    # the first update of each of many long epochs, whose quotients do not come out whole in float32
+    train = Train(Sgd(1.0), epochs=50, schedule="exponential", epoch_decay=0.9)
+    first = [float(optim.schedule(train, optim.rates(train, 7919), jnp.array(7919 * e))) for e in range(50)]
+    assert first == pytest.approx([0.9**e for e in range(50)], rel=1e-5)
+
+
 def test_constant_schedule_is_one():
     train = Train(Sgd(1.0))
     assert float(optim.schedule(train, optim.rates(train, 5), jnp.array(7))) == 1.0
