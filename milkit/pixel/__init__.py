@@ -9,30 +9,49 @@ learning rate that a parameter has; `smallest_side` the fewest pixels an image m
 
 from milkit.pixel.cam import CAM
 from milkit.pixel.camel import CAMEL
+from milkit.pixel.dcgn import DCGN
 from milkit.pixel.dwsmil import CDWSMIL, DWSMIL
 from milkit.pixel.efficientnet_lite import EfficientNetLite0
 from milkit.pixel.fcn import FCN8s
 from milkit.pixel.resnet import ResNet
 from milkit.pixel.samil import SAMIL, Baseline
 from milkit.pixel.segnet import SegNet
+from milkit.pixel.stain_threshold import Everything, StainThreshold
 from milkit.pixel.supervised import pixel_loss
 from milkit.pixel.swinmil import SwinMIL
 from milkit.pixel.unet import UNet
 
-PixelModel = SAMIL | Baseline | DWSMIL | CDWSMIL | SwinMIL | UNet | FCN8s | SegNet | CAM | CAMEL
+PixelModel = (
+    SAMIL
+    | Baseline
+    | DWSMIL
+    | CDWSMIL
+    | SwinMIL
+    | UNet
+    | FCN8s
+    | SegNet
+    | CAM
+    | CAMEL
+    | DCGN
+    | StainThreshold
+    | Everything
+)
 
 __all__ = [
     "CAM",
     "CAMEL",
     "CDWSMIL",
+    "DCGN",
     "DWSMIL",
     "SAMIL",
     "Baseline",
     "EfficientNetLite0",
+    "Everything",
     "FCN8s",
     "PixelModel",
     "ResNet",
     "SegNet",
+    "StainThreshold",
     "SwinMIL",
     "UNet",
     "pixel_loss",

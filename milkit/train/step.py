@@ -441,7 +441,7 @@ def judge_epoch(
 
 
 def check_parameters(state: RunState, epoch: Int[Array, ""]) -> RunState:
-    """Mark a run as failed whose last update of an epoch left parameters that are not finite."""
-    finite = jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(state.params)]).all()
+    """Mark a run as failed whose last update of an epoch left parameters that are not finite; a model may have none."""
+    finite = jnp.asarray([jnp.isfinite(p).all() for p in jax.tree.leaves(state.params)], bool).all()
     bad = ~finite & ~state.failed
     return state._replace(failed=state.failed | bad, failed_epoch=jnp.where(bad, epoch, state.failed_epoch))
