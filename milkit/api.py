@@ -16,7 +16,7 @@ from milkit.execute.run import execute, execute_part
 from milkit.execute.source import EXPERIMENT_FILE
 from milkit.execute.times import add_time
 from milkit.experiment import Experiment, allowed_types
-from milkit.keep.actions import evaluate, finalize, load_model, predict
+from milkit.keep.actions import evaluate, finalize, load_model, predict, predict_images
 from milkit.report import write_report
 from milkit.report.compare_runs import compare
 from milkit.report.results import write_results
@@ -30,6 +30,7 @@ __all__ = [
     "finalize",
     "load_model",
     "predict",
+    "predict_images",
     "replay",
     "report",
     "run",

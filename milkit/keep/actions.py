@@ -19,6 +19,9 @@ from milkit.keep.external import measure, predictions_of
 from milkit.keep.features import Features, open_like
 from milkit.keep.finalize import Absent, How, make_model
 from milkit.keep.folder import FACTS, Kept, read_facts, read_model, refuse_existing, whole_folder, write_model
+from milkit.keep.image_predict import FACTS as PREDICTION
+from milkit.keep.image_predict import WHAT, Finding
+from milkit.keep.image_predict import predict_images as find_in_images
 from milkit.keep.page import EVALUATION, write_evaluation
 from milkit.keep.predict import answers_of, table_of_answers
 from milkit.keep.run import Finished, read_run
@@ -123,6 +126,7 @@ def predict(
         MilkitError: features of another kind than the model's, or a table that matches none of them.
     """
     kept = load_model(model, trust_source=trust_source)
+    _refuse_images(kept)
     given = None if cohort is None else read_cohort(cohort, slide=slide, patient=patient, site="-", cohort="-")
     table, source, marks, _ = open_like(kept.facts, _features(features), given)
     answers, study = answers_of(kept, source, table, tell)
@@ -133,6 +137,46 @@ def predict(
         with whole_file(Path(out)) as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     return rows
+
+
+def predict_images(
+    model: str | Path,
+    images: str | Path,
+    out: str | Path,
+    how: Finding = Finding(),
+    *,
+    force: bool = False,
+    trust_source: bool = False,
+    tell: Callable[[int, int], None] | None = None,
+) -> list[list[str]]:
+    """Let a model of images find things in other images: masks, maps, overlays, polygons and a table of areas.
+
+    Args:
+        model: a model folder.
+        images: a folder of images, or one.
+        out: the folder to make.
+        how: threshold, windows, what is shown.
+        force: replace the predictions in `out`.
+        trust_source: import the saved source of a model that is not milkit's own.
+        tell: (images done, images in all), called after each.
+
+    Returns:
+        Header and rows of `areas.csv`.
+
+    Raises:
+        MilkitError: a model that reads no images, images that cannot be read, a folder that may not be replaced.
+    """
+    refuse_existing(Path(out), PREDICTION, WHAT, force=force)
+    kept = load_model(model, trust_source=trust_source)
+    return find_in_images(kept, Path(images), Path(out), how, force=force, tell=tell)
+
+
+def _refuse_images(kept: Kept) -> None:
+    if kept.facts.get("images"):
+        raise ConfigError(
+            f"{kept.facts['name'] or 'The model'} reads images, not a store of features. Give `milkit predict` a "
+            "folder of images (docs/own_images.md)."
+        )
 
 
 def evaluate(
@@ -167,6 +211,7 @@ def evaluate(
         MilkitError: patients that were in training, features of another kind, a table that cannot be read.
     """
     out, kept = Path(out), load_model(model, trust_source=trust_source)
+    _refuse_images(kept)
     refuse_existing(out, EVALUATION, "an evaluation", force=force)
     study, marks = external_study(kept, _features(features), Path(cohort), reading or Reading())
     rows = predictions_of(kept, study, tell)

@@ -66,8 +66,9 @@ def _io(kept: Kept) -> list[tuple[str, str]]:
         ("Features kept as", _known(features["dtype"])),
         *(("Covariates", _covariates(kept)),) * bool(kept.codings),
         ("A bag is", "all slides of a patient" if facts["unit"] == "patient" else "a slide"),
-        ("Answers", ", ".join(kept.names)),
     ]
+    pairs = _image_pairs(kept) if facts.get("images") else pairs
+    pairs.append(("Answers", ", ".join(kept.names)))
     if len(kept.threshold):
         each = [f"{n} from {t:.4f} on" for n, t in zip(kept.names[-len(kept.threshold) :], kept.threshold, strict=True)]
         pairs.append(("Threshold", f"{', '.join(each)} ({facts['threshold']['from']})"))
@@ -78,6 +79,20 @@ def _io(kept: Kept) -> list[tuple[str, str]]:
     if facts["risk_cut"]:
         pairs.append(("High risk from", f"{facts['risk_cut']['value']:.4f} ({facts['risk_cut']['from']})"))
     return pairs
+
+
+def _image_pairs(kept: Kept) -> list[tuple[str, str]]:
+    images = kept.facts["images"]
+    reading, (height, width) = images["reading"], images["canvas"]
+    side, cut = reading["downsample"], images["map_threshold"]
+    return [
+        ("Takes", "images as 8-bit RGB; pixels are scaled by what stands beside the weights"),
+        ("A pixel is", "one of the image" if side == 1 else f"the mean of {side} x {side} of the image"),
+        ("Shown at a time", f"{height} x {width} px (height x width); larger images in windows of that size"),
+        ("White of 16 bits", f"{reading['white']}"),
+        ("Micrometres a pixel", UNKNOWN),
+        ("A pixel is foreground", f"from {cut['value']:.4f} on ({cut['from']})"),
+    ]
 
 
 def _covariates(kept: Kept) -> str:
@@ -116,19 +131,21 @@ def _expected(kept: Kept) -> list[Block]:
     size = f"{counts.get('patients', 0):,} patients, {counts.get('runs', 0):,} runs"
     text = (
         f"Cross-validated in the study it comes from ({size}; selection {expected['selection']}). These are numbers of "
-        "single runs on patients that each had not seen; the model itself has been measured on nobody yet. "
-        "`milkit evaluate` measures it on another cohort."
+        "single runs on patients that each had not seen; the model itself has been measured on nobody yet."
+        + ("" if kept.facts.get("images") else " `milkit evaluate` measures it on another cohort.")
     )
     header = ("Metric", "Value", "Sampling 95 %", "Procedure 95 %")
     return [Paragraph(text), Table(header, tuple(rows), numeric=header[1:])]
 
 
 def _limits(kept: Kept) -> tuple[str, ...]:
-    features = kept.facts["features"]
-    missing = [name for name in ("encoder", "mpp") if features[name] is None]
+    features, images = kept.facts["features"], kept.facts.get("images")
+    missing = [name for name in ("encoder", "mpp") if features[name] is None and not images]
     lines = [
         "How it does on patients of another hospital, scanner or laboratory: not measured when this card was made."
     ]
+    if images:
+        lines.append("The micrometres a pixel of the training images: no file says it. Give images of the same scale.")
     if missing:
         lines.append(f"{' and '.join(missing)} of the training features: the store did not record it.")
     if kept.facts["how"] == "refit":
@@ -139,6 +156,8 @@ def _limits(kept: Kept) -> tuple[str, ...]:
 
 def _use(kept: Kept, folder: str) -> str:
     trust = " --trust-source" if "source" in kept.facts else ""
+    if kept.facts.get("images"):
+        return f"milkit predict {folder} IMAGES --out predicted{trust}"
     cohort = " --cohort COHORT.csv" if kept.codings else ""
     return (
         f"milkit predict {folder} STORE.h5{cohort} --out predictions.csv{trust}\n"

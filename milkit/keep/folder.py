@@ -86,6 +86,11 @@ class Kept:
         """What logits are divided by: one number, or one a label; empty for tasks without probabilities."""
         return np.array(self.facts["temperature"]["value"], np.float64)
 
+    @property
+    def map_threshold(self) -> float:
+        """Probability from which on a pixel of an image is foreground."""
+        return float((self.facts.get("images") or {}).get("map_threshold", {}).get("value", 0.5))
+
     def tree(self) -> dict[str, Any]:
         """The arrays of `weights.safetensors`."""
         tree = {"params": self.params, "buffers": self.buffers}

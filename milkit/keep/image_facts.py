@@ -9,6 +9,8 @@ from milkit.data.images.decode import Reading
 from milkit.data.study import Study
 from milkit.errors import ConfigError
 
+HALF = 0.5
+
 
 def image_facts(data: Any, study: Study) -> dict[str, Any]:
     """How the images of a study were read.
@@ -18,12 +20,17 @@ def image_facts(data: Any, study: Study) -> dict[str, Any]:
         study: its images.
 
     Returns:
-        "reading" (downsample, white, max_megapixels) and "canvas", height and width of the largest, px.
+        "reading" (downsample, white, max_megapixels); "canvas", height and width of the largest, px; "map_threshold",
+        from where on a pixel is foreground.
     """
     whole = data.images if isinstance(data, ImageCrops) else data
     reading = whole.open().reading if isinstance(whole, KnownImages) else whole.reading
     assert study.sizes is not None
-    return {"reading": asdict(reading), "canvas": [int(n) for n in study.sizes.max(0)]}
+    return {
+        "reading": asdict(reading),
+        "canvas": [int(n) for n in study.sizes.max(0)],
+        "map_threshold": {"value": HALF, "from": "a pixel that is as likely foreground as not"},
+    }
 
 
 def reading_of(facts: Mapping[str, Any]) -> Reading:

@@ -31,6 +31,34 @@ def windows(height: int, width: int, size: int, overlap: int) -> Int[np.ndarray,
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
 
 
+def aligned_windows(height: int, width: int, size: tuple[int, int], overlap: int, step: int) -> Int[np.ndarray, "n 2"]:
+    """Places (top, left) of windows whose starts are multiples of `step`, so that poolings cut an image as if whole.
+
+    Neighbours overlap by `overlap` pixels or more. Windows at the right and bottom may reach beyond the image: what
+    lies there is padding.
+
+    Args:
+        height, width: of the image, px.
+        size: height and width of a window, px.
+        overlap: pixels that neighbours share at least.
+        step: what starts are multiples of, px.
+
+    Raises:
+        DataError: windows that would not get on.
+    """
+    if min(size) - overlap < step or min(height, width, step) < 1:
+        raise DataError(
+            f"Windows of {size[0]} x {size[1]} px that overlap by {overlap} px and start at multiples of {step} px, "
+            f"over {height} x {width} px; expected windows of {overlap + step} px or more. Take larger windows."
+        )
+    rows, columns = (
+        np.arange(0, max(length - side, 0) + stride, stride)
+        for length, side in ((height, size[0]), (width, size[1]))
+        for stride in [(side - overlap) // step * step]
+    )
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+
+
 def grid(height: int, width: int, size: int, stride: int) -> Int[np.ndarray, "n 2"]:
     """Places (top, left) of whole windows from the top left on; what is left at right and bottom is not covered."""
     rows, columns = (np.arange(0, length - size + 1, stride) for length in (height, width))
