@@ -33,8 +33,17 @@ def test_every_metric_is_in_a_table(page):
         for name in seg.__all__
         if name.islower()
         and name not in ("auroc_bounds", "confusions", "contours", "hausdorff", "histograms", "instances")
-        and name not in ("image_statistics", "label_threshold", "paired", "per_patient", "stack", "summarise")
-        and not name.startswith("from_")
+        and name
+        not in (
+            "image_statistics",
+            "label_threshold",
+            "paired",
+            "point_statistics",
+            "per_patient",
+            "stack",
+            "summarise",
+        )
+        and not name.startswith(("from_", "at_"))
         and not name.endswith(("_estimates", "_segmentations"))
     }
 

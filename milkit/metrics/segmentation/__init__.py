@@ -19,6 +19,7 @@ from milkit.metrics.segmentation.localisation import froc, instance_auprc, point
 from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
 from milkit.metrics.segmentation.paired import PairedDifference, from_confusion, paired
 from milkit.metrics.segmentation.pixels import accuracy, confusions, dice, f1_neg, f1_pos, iou, miou
+from milkit.metrics.segmentation.points import at_points, point_estimates, point_statistics
 from milkit.metrics.segmentation.statistics import (
     ImageStatistics,
     Wanted,
@@ -45,6 +46,7 @@ __all__ = [
     "Wanted",
     "accuracy",
     "aji",
+    "at_points",
     "auroc_bounds",
     "compare_segmentations",
     "confusions",
@@ -70,6 +72,8 @@ __all__ = [
     "pixel_auprc",
     "pixel_auroc",
     "pixel_prevalence",
+    "point_estimates",
+    "point_statistics",
     "pointing_game",
     "segmentation_estimates",
     "stack",

@@ -5,7 +5,7 @@ split (seeds), then over splits. `sampling` draws patients with all their images
 t over splits. Images are never drawn by themselves where they have patients: crops of one slide are not independent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from milkit.errors import DataError
 from milkit.metrics.comparison import bootstrap_test, corrected_t_test
-from milkit.metrics.draws import mean_of_defined
+from milkit.metrics.draws import Value, Weight, mean_of_defined
 from milkit.metrics.intervals import (
     DRAWS,
     LEVEL,
@@ -25,6 +25,9 @@ from milkit.metrics.intervals import (
 )
 from milkit.metrics.segmentation.statistics import ImageStatistics, bounds, per_patient, summarise
 from milkit.metrics.verdict import ALPHA, MARGIN, Verdict
+
+Summary = Callable[[ImageStatistics, Weight], dict[str, Value]]
+"""All metrics of some rows of statistics under some weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,12 @@ class SegmentationDifference:
 
 
 def segmentation_estimates(
-    runs: Sequence[SegmentationRun], *, draws: int = DRAWS, seed: int = SEED, level: float = LEVEL
+    runs: Sequence[SegmentationRun],
+    *,
+    draws: int = DRAWS,
+    seed: int = SEED,
+    level: float = LEVEL,
+    summary: Summary = summarise,
 ) -> dict[str, SegmentationEstimate]:
     """Every metric of the runs with both intervals.
 
@@ -87,11 +95,12 @@ def segmentation_estimates(
         draws: of patients.
         seed: of the draws.
         level: coverage aimed at.
+        summary: what is measured.
 
     Raises:
         DataError: no runs, or runs that were not measured alike.
     """
-    found = _PerSplit.of(runs, draws, seed)
+    found = _PerSplit.of(runs, draws, seed, summary)
     return {name: _estimate(name, found, level) for name in found.value}
 
 
@@ -103,6 +112,7 @@ def compare_segmentations(
     alpha: float = ALPHA,
     draws: int = DRAWS,
     seed: int = SEED,
+    summary: Summary = summarise,
 ) -> dict[str, SegmentationDifference]:
     """Two models on the same images: each metric's difference, first minus second, split by split and draw by draw.
 
@@ -113,12 +123,13 @@ def compare_segmentations(
         alpha: two-sided error allowed, not corrected for several metrics (`milkit.metrics.verdict.holm`).
         draws: of patients, the same for both models.
         seed: of the draws.
+        summary: what is measured.
 
     Raises:
         DataError: other splits, images, truths or patients.
     """
     _same_images(first, second)
-    a, b = _PerSplit.of(first, draws, seed), _PerSplit.of(second, draws, seed)
+    a, b = (_PerSplit.of(runs, draws, seed, summary) for runs in (first, second))
     out = {}
     for name in [n for n in a.value if n in b.value]:
         difference = a.value[name] - b.value[name]
@@ -150,7 +161,7 @@ class _PerSplit:
     patients: int
 
     @classmethod
-    def of(cls, runs: Sequence[SegmentationRun], draws: int, seed: int) -> "_PerSplit":
+    def of(cls, runs: Sequence[SegmentationRun], draws: int, seed: int, summary: Summary) -> "_PerSplit":
         if not runs:
             raise DataError("No runs to measure.")
         numbers, columns = np.unique(np.concatenate([r.patient for r in runs]), return_inverse=True)
@@ -161,9 +172,9 @@ class _PerSplit:
         for run, column in zip(runs, np.split(columns, ends), strict=True):
             own, row = np.unique(column, return_inverse=True)
             rows = per_patient(run.images, row, len(own))
-            blocks = [summarise(rows, w[:, own]) for w in bootstrap_blocks(len(numbers), draws, seed)]
+            blocks = [summary(rows, w[:, own]) for w in bootstrap_blocks(len(numbers), draws, seed)]
             at = splits.index(run.split)
-            value[at].append({k: float(v) for k, v in summarise(rows).items()})
+            value[at].append({k: float(v) for k, v in summary(rows, None).items()})
             drawn[at].append({k: np.concatenate([np.asarray(b[k]) for b in blocks]) for k in blocks[0]})
         names = list(value[0][0])
         if any(list(v) != names for split in value for v in split):
