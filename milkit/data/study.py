@@ -15,6 +15,8 @@ from milkit.errors import DataError
 
 Unit = Literal["patient", "slide"]
 ROLES = ("train", "validation", "test", "")
+UNKNOWN = 255
+"""Of `Study.pixel_truth`: nothing is known of a pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,9 @@ class Study:
         covariates: columns of the table that are an input of the model, one row a bag; None where there are none.
         sizes: height and width of each image in pixels, int [B, 2], where bags are images: their instances are pixels,
             row by row from the top left, and their features the channels; None where bags are no images.
+        pixel_truth: bag number -> what each pixel of an image is, uint8 [h, w]: bit k says label k, `UNKNOWN` that
+            nothing is known; None of an image whose mask stays closed, as those of test images do. None where no mask
+            is handed out for training.
     """
 
     name: str
@@ -131,6 +136,7 @@ class Study:
     own_coords: Callable[[int], np.ndarray | None] | None = None
     covariates: Covariates | None = None
     sizes: np.ndarray | None = None
+    pixel_truth: Callable[[int], np.ndarray | None] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.bag)

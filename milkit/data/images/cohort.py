@@ -9,6 +9,7 @@ from milkit.data.images.decode import WHITE, Reading
 from milkit.data.images.load import files_of
 from milkit.data.images.masks import MaskFolder, Masks
 from milkit.data.images.opened import OpenImages, image_study
+from milkit.data.images.truth import with_pixel_masks
 from milkit.data.matching import examples
 from milkit.data.study import Study, Unit
 from milkit.data.table import CohortTable, read_cohort
@@ -32,7 +33,8 @@ class ImageCohort:
     """Folder that the names in the table start from; "" is the table's own folder."""
     masks: str = ""
     """Where masks are, for scoring: a folder of files named like the images (also with `_mask` or `_anno` after the
-    name), or a column of the table with files, relative to the table's folder. Training never opens them."""
+    name), or a column of the table with files, relative to the table's folder. Training never opens them, unless
+    `pixel_masks`."""
     image: str = ""
     """Column of the image files; "" recognises image, or else what other cohort tables call the slide. An ending such
     as .png may be left out."""
@@ -61,6 +63,9 @@ class ImageCohort:
     """Raise where an image would be left out (no file, no label) instead of counting it."""
     sheet: str = ""
     """Of .xlsx tables, "" for the first."""
+    pixel_masks: bool = False
+    """Hand out the masks of training and validation images, for supervised upper bounds: the study is then one of pixel
+    supervision, which its flow says. Needs one given split (and `GivenFolds`); masks of test images stay closed."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -74,14 +79,17 @@ class ImageCohort:
         return Reading(self.downsample, self.white, self.max_megapixels)
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
-        """Read the table, decode all images that it labels, and make the study of a task. No mask is opened.
+        """Read the table, decode all images that it labels, and make the study of a task. No mask is opened,
+        unless `pixel_masks`.
 
         Raises:
             CohortError: a table that cannot be used; names file, line and column.
-            DataError: images that cannot be used, or take too much memory; names the file.
-            ConfigError: the unit is the patient, and one has several images.
+            DataError: images (or masks) that cannot be used, or take too much memory; names the file.
+            ConfigError: the unit is the patient, and one has several images; see `pixel_masks`.
         """
-        return image_study(self.open(), task, unit, strict=self.strict, slide_labels=self.slide_labels)
+        opened, options = self.open(), {"strict": self.strict, "slide_labels": self.slide_labels}
+        study = image_study(opened, task, unit, pixel_masks=self.pixel_masks, **options)
+        return with_pixel_masks(study, opened, task) if self.pixel_masks else study
 
     def open(self) -> OpenImages:
         """The table and the files it names; no image or mask is read.

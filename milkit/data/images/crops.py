@@ -18,7 +18,8 @@ from milkit.data.images.cohort import ImageCohort
 from milkit.data.images.known import KnownImages
 from milkit.data.images.load import CHANNELS, check_memory, digest_of, sizes_of, threaded
 from milkit.data.images.masks import Masks
-from milkit.data.images.opened import OpenImages, decode_all, provenance_of
+from milkit.data.images.opened import OpenImages, decode_all, images_of, provenance_of
+from milkit.data.images.truth import check_masks, coded, covered, handed_out, pixel_labels, words
 from milkit.data.images.windows import grid, windows
 from milkit.data.splits import given_splits
 from milkit.data.study import GivenSplit, Study, Unit
@@ -58,6 +59,9 @@ class ImageCrops:
     0: metrics of the crops' labels then mean nothing, which the flow says. They reach up to the borders."""
     max_gib: float = 0.0
     """The most memory that the crops may take; 0 is a quarter of the machine's."""
+    pixel_masks: bool = False
+    """Hand out the masks themselves of training and validation crops, for supervised upper bounds: the study is then
+    one of pixel supervision, which its flow says. Needs `GivenFolds`."""
 
     slide_labels: ClassVar[bool] = True
 
@@ -67,6 +71,8 @@ class ImageCrops:
         )  # fmt: skip
         if self.test_crops and self.stride > self.size:
             raise ConfigError(f"data.stride is {self.stride}, but crops of {self.size} px would leave gaps.")
+        if self.images.pixel_masks:
+            raise ConfigError("The crops hand out masks, not their images: set pixel_masks=True of ImageCrops itself.")
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
         """Decode the images, open the masks of those that are no test images, and make the study of their crops.
@@ -92,7 +98,7 @@ class ImageCrops:
         labelled = [i for i in ids if roles[i] != "test"]
         shapes = np.array([sizes[i] for i in labelled], np.int64).reshape(-1, 2)
         masks = opened.masks_for(labelled, shapes)
-        _check_masks(opened, masks)
+        check_masks(opened.name, masks, "Crops get their labels from masks")
         truths = threaded(masks.truth, range(len(masks)))
         held = {i: self._labels(truth, places[i]) for i, truth in zip(labelled, truths, strict=True)}
         study = self._study(opened, task, ids, places, held, roles, pixels)
@@ -100,7 +106,7 @@ class ImageCrops:
         flow = study.flow
         idle = [i for i in opened.files if not roles[i]]
         left_out = (*((i, TEST) for i in shut), *((i, SMALL) for i in small), *((i, IDLE) for i in idle))
-        return replace(
+        study = replace(
             study,
             sizes=np.full((len(study), 2), self.size, np.int64),
             flow=replace(
@@ -110,6 +116,22 @@ class ImageCrops:
             ),
             provenance={**study.provenance, "pixels_sha256": digest_of(pixels, ids)},
         )
+        if not self.pixel_masks:
+            return study
+        return self._with_masks(study, dict(zip(labelled, truths, strict=True)), places, pixel_labels(task))
+
+    def _with_masks(
+        self, study: Study, truths: Mapping[str, np.ndarray], places: Mapping[str, np.ndarray], labels: Sequence[str]
+    ) -> Study:
+        """The study with the masks of those crops whose images' masks are open."""
+        codes = {i: coded(truth > 0, labels) for i, truth in truths.items()}
+        of = {f"{i} y{y} x{x}": (i, y, x) for i in codes for y, x in places[i].tolist()}
+        own = []
+        for crop in images_of(study):
+            image, top, left = of.get(crop, ("", 0, 0))
+            own.append(codes[image][top : top + self.size, left : left + self.size] if image else None)
+        seen = sum(covered(truth.shape, places[i], self.size) for i, truth in truths.items())
+        return handed_out(study, own, words(len(codes), seen), codes)
 
     def masks_of(self, study: Study) -> Masks:
         """The masks of the whole images that a study's crops are from, in the order of their first crop; for scoring.
@@ -197,8 +219,9 @@ class ImageCrops:
     ) -> tuple[str, ...]:
         values = np.concatenate(list(held.values()))
         both = (values[:, 1] & values[:, 2]).mean()
+        kind = "" if self.pixel_masks else "crop-label supervision: "
         supervision = (
-            f"crop-label supervision: labels of crops are from the masks of {len(held)} training and validation "
+            f"{kind}labels of crops are from the masks of {len(held)} training and validation "
             f"images, {len(values) / len(held):.1f} crops an image ({self.size} px, stride {self.stride}); of "
             f"{len(values)} crops {int((~values[:, 0]).sum())} hold no foreground, {both:.0%} both classes"
         )
@@ -208,13 +231,3 @@ class ImageCrops:
             "so metrics of crops' labels on the test part mean nothing; score their maps"
         )
         return (supervision, *([unknown] if test else []))
-
-
-def _check_masks(opened: OpenImages, masks: Masks) -> None:
-    lacking = [name for i, name in enumerate(masks.ids) if not masks.has(i)]
-    if lacking or not len(masks):
-        said = f"{lacking[0]!r} has none" if lacking else "there is no training or validation image"
-        raise DataError(
-            f"Crops of {opened.name!r} get their labels from masks, but {said}. Give masks of all training and "
-            "validation images (masks='a folder'), or leave those images out."
-        )

@@ -14,6 +14,7 @@ from milkit.data.datasets.folders import find, roots
 from milkit.data.images.decode import Reading, stem_of
 from milkit.data.images.masks import MaskFolder, Masks
 from milkit.data.images.opened import OpenImages, image_study
+from milkit.data.images.truth import with_pixel_masks
 from milkit.data.study import GivenSplit, Study, Unit
 from milkit.data.table import CohortTable, table_of
 from milkit.errors import ConfigError, DataError
@@ -76,6 +77,9 @@ class KnownImages:
     """Side of the blocks of pixels whose mean becomes one pixel; masks follow."""
     max_gib: float = 0.0
     """The most memory that pixels may take; 0 is a quarter of the machine's."""
+    pixel_masks: bool = False
+    """Hand out the masks of training and validation images, for supervised upper bounds: the study is then one of pixel
+    supervision, which its flow says. Needs one given split (and `GivenFolds`); masks of test images stay closed."""
 
     slide_labels: ClassVar[bool] = True
 
@@ -94,13 +98,15 @@ class KnownImages:
             raise ConfigError(f"data.fold is {self.fold}; folds are counted from 0 to {self.folds - 1}.")
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
-        """Decode the images and make the study. No mask is opened.
+        """Decode the images and make the study. No mask is opened, unless `pixel_masks`.
 
         Raises:
             DataError: files that are absent or not as they should be.
-            ConfigError: the unit is the patient, who has several images.
+            ConfigError: the unit is the patient, who has several images; see `pixel_masks`.
         """
-        return image_study(self.open(), task, unit)
+        opened = self.open()
+        study = image_study(opened, task, unit, pixel_masks=self.pixel_masks)
+        return with_pixel_masks(study, opened, task) if self.pixel_masks else study
 
     def masks_of(self, study: Study) -> Masks:
         """The masks of a study that was loaded from it, for scoring.

@@ -63,9 +63,15 @@ class OpenImages:
 
 
 def image_study(
-    opened: OpenImages, task: Task, unit: Unit, *, strict: bool = False, slide_labels: bool = True
-) -> Study:
+    opened: OpenImages, task: Task, unit: Unit, *, strict: bool = False, slide_labels: bool = True,
+    pixel_masks: bool = False,
+) -> Study:  # fmt: skip
     """Decode the images that have labels, and make the study whose bags they are. No mask is opened.
+
+    Args:
+        opened: the images.
+        task, unit, strict, slide_labels: see `milkit.data.build.build_study`.
+        pixel_masks: whether masks will be handed out after this, so that the flow must not say that none is.
 
     Raises:
         CohortError: a table that does not fit the task.
@@ -86,7 +92,7 @@ def image_study(
     pixels, notes = decode_all(opened, ids, sizes)
     source.pixels.update(pixels)
     shape = np.array([sizes[i] for i in ids], np.int64)
-    notes = (*notes, *_size_notes(shape), *_unlisted(opened), *_mask_notes(opened, ids))
+    notes = (*notes, *_size_notes(shape), *_unlisted(opened), *(() if pixel_masks else _mask_notes(opened, ids)))
     return replace(
         study,
         sizes=shape,
