@@ -71,7 +71,7 @@ class ColonNuclei:
             raise absent(record)
         instead = f"from {record.where}; for copies of your own set verify=False"
         path, content = bytes_of(record.files[0], self.verify, instead)
-        nuclei = _nuclei(path, content)
+        nuclei = nuclei_in(path, content)
         digest = hashlib.sha256(content)
         paths = {}
         for name in nuclei:
@@ -148,8 +148,12 @@ def image_of(path: Path, side: int = 0) -> UInt8[np.ndarray, "h w 3"]:
         raise DataError(f"{path} cannot be read as an image: {error}.") from None
 
 
-def _nuclei(path: Path, content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Centres [n, 2] and types [n] of the nuclei of each image, by name, in the order of the file."""
+def nuclei_in(path: Path, content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Centres (x, y) in pixels [n, 2] and types [n] (index in `TYPES`) of the nuclei of each image, by name, in order.
+
+    Raises:
+        DataError: other columns, a point outside the image, or an unknown type.
+    """
     rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"))))
     if not rows or rows[0] != ["image", "x", "y", "type"]:
         raise DataError(f"{path} has the columns {rows[:1]}; expected image, x, y, type.")
