@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from milkit.experiment import Experiment
 
 HELP = """usage: milkit run FILE.py[:NAME ...] [options] [overrides]
+       milkit run TABLE.csv [--images DIR] [options] [overrides]
        milkit run RUN --out DIR [options]
        milkit run RUN --resume
 
-Train, select, predict, measure and report an experiment, or all experiments of a file. The second form repeats a run
-(its folder, or the config.json in it) to the same bits (same width, backend and versions); the third goes on with it.
+Train, select, predict, measure and report an experiment, or all experiments of a file. The second form is a study of
+one's own images, without code; the third repeats a run (its folder, or the config.json in it) to the same bits (same
+width, backend and versions); the fourth goes on with it.
 
 options:
   --out DIR        run folder (default: runs/NAME); with several experiments, their folders are made inside it
@@ -33,6 +35,16 @@ options:
   --track wandb    follow it in Weights & Biases too (offline, unless WANDB_MODE says otherwise)
   --trust-source   replay a run whose model is defined in its saved experiment file (this runs that file's code)
 
+options of a table of images (docs/own_images.md):
+  --images DIR     where the images are (default: the table's folder); the table names them in a column image
+  --label COLUMN   the column of yes-or-no labels (default: label); --positive VALUE says which is yes
+  --masks DIR      masks, for scoring only; training never opens them
+  --model NAME     SAMIL (default), DWSMIL, SwinMIL, CAM ...: a small preset that needs no weights
+  --weights FILE   start from these weights instead (of ImageNet, say)
+  --downsample N   make N x N pixels one (default: so that no side is longer than 512)
+  --crop N         train on crops of N px, labelled by the masks of their images
+  --image, --patient, --split COLUMN   columns that are not recognised
+
 overrides: any field of the experiment, such as --train.epochs 50, --seeds 3, --train.optimizer.learning-rate 1e-4;
   `milkit run FILE.py:NAME --help` lists them with their values.
 
@@ -42,10 +54,12 @@ kept in $XDG_CACHE_HOME/milkit (~/.cache/milkit).
 examples:
   milkit run experiments/ilse2018_classic.py:musk1_gated
   milkit run experiments/ilse2018_classic.py:musk1_gated:musk1_attention --seeds 3 --out runs/ilse
+  milkit run labels.csv --images slides --out runs/glands
   milkit run runs/demo --out runs/again
 """
 
 
+TABLES = (".csv", ".xlsx")
 _ALL_DONE = "all programs are done; `milkit run {} --resume` makes tables and report"
 
 
@@ -104,6 +118,10 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
     where = Where(options.executor, options.workers, options.ray_address)
     found: list[api.Stated] = []
     for target in targets:
+        if Path(target).suffix.lower() in TABLES:
+            stated, overrides = _own_images(targets, overrides)
+            found.append(stated)
+            continue
         found += _find(target, trust_source=options.trust_source)
     # all overrides and folders are understood before the first study starts
     studies = [(s, override(s.experiment, overrides, f"milkit run {targets[0]}")) for s in found]
@@ -132,6 +150,18 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
         )
         print(summary(results, out))
     stop.check()
+
+
+def _own_images(targets: list[str], arguments: list[str]) -> "tuple[api.Stated, list[str]]":
+    """The study of a table of images, and the arguments that are fields of it."""
+    from milkit import api
+    from milkit.commands.own_images import made
+
+    if len(targets) > 1:
+        raise ConfigError(f"{targets[0]} and {targets[1]}: a table of images is run by itself; run them one by one.")
+    own = made(Path(targets[0]), arguments)
+    print("\n".join(own.said))
+    return api.Stated(own.experiment.name, own.experiment), own.overrides
 
 
 def _dry_run(experiments: "list[Experiment]", stop: Wish) -> None:
