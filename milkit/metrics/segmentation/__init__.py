@@ -17,6 +17,7 @@ from milkit.metrics.segmentation.distance import hausdorff
 from milkit.metrics.segmentation.label_threshold import LabelThreshold, label_threshold
 from milkit.metrics.segmentation.localisation import froc, instance_auprc, pointing_game
 from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
+from milkit.metrics.segmentation.oracle import oracle_component, oracle_dice
 from milkit.metrics.segmentation.paired import PairedDifference, from_confusion, paired
 from milkit.metrics.segmentation.pixels import accuracy, confusions, dice, f1_neg, f1_pos, iou, miou
 from milkit.metrics.segmentation.points import at_points, point_estimates, point_statistics
@@ -67,6 +68,8 @@ __all__ = [
     "object_dice",
     "object_hausdorff",
     "object_iou",
+    "oracle_component",
+    "oracle_dice",
     "paired",
     "per_patient",
     "pixel_auprc",
