@@ -21,6 +21,7 @@ LAYERS = [
     {"report"},
     {"keep"},
     {"api", "demo"},
+    {"stages"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
