@@ -112,12 +112,12 @@ def study(tmp_path):
     write_squares(tmp_path)
     data = ImageCohort(str(tmp_path / "labels.csv"), masks=str(tmp_path / "masks"))
     model = CAMEL(lattice=4, backbone=ResNet(18, width=4, stages=1))
-    train = Train(Adam(1e-2), epochs=8, batch_bags=4)
+    train = Train(Adam(1e-2), epochs=40, batch_bags=4)
     return CamelStudy(
         Experiment(data, GivenFolds(), model, train),
-        instances=Train(Adam(1e-2), epochs=8, batch_bags=8, select="last"),
+        instances=Train(Adam(1e-2), epochs=40, batch_bags=8, select="last"),
         segmentation=UNet(width=(4, 8)),
-        segmentation_train=Train(Adam(1e-2), epochs=12, batch_bags=4),
+        segmentation_train=Train(Adam(1e-2), epochs=40, batch_bags=4),
     )
 
 
@@ -151,6 +151,14 @@ def test_squares_are_found_from_image_labels(study, tmp_path):
     heard.clear()
     assert study.run(out, heard.append) == found
     assert all(line.endswith("finished before") for line in heard)
+
+
+def test_the_page(root):
+    """Its study can be made as written; nothing is read."""
+    block = (root / "docs" / "camel.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(block, names)  # noqa: S102
+    assert isinstance(names["study"], CamelStudy)
 
 
 def test_refused(study):
