@@ -47,10 +47,9 @@ def maps_of_tested(folder: Path, rows: Predictions, columns: Mapping[str, Mappin
     bags = rows.bag.tolist()
     # in the patient unit a bag is called after its patient, and its slide is the image
     images = np.array([columns["image"][bag] for bag in bags]) if of_crops else np.asarray(rows.slide)
-    assert rows.map is not None
     for image in np.unique(images):
         own = np.flatnonzero(images == image)
-        parts = [_foreground(_read(folder / str(rows.map[i]), len(rows.names), rows.kind), rows.names) for i in own]
+        parts = [map_of(folder, rows, i) for i in own]
         whole = parts[0]
         if of_crops:
             places = np.array([[int(columns["top"][bags[i]]), int(columns["left"][bags[i]])] for i in own])
@@ -58,6 +57,16 @@ def maps_of_tested(folder: Path, rows: Predictions, columns: Mapping[str, Mappin
             shape = tuple(np.max(ends, axis=0).tolist())
             whole = stitch([part[..., None] for part in parts], places, shape)[..., 0]
         yield ImageMap(str(image), str(rows.patient[own[0]]), whole, float(rows.score[own, -1].max()))
+
+
+def map_of(folder: Path, rows: Predictions, i: int | np.integer) -> Float[np.ndarray, "h w"]:
+    """Probability of foreground at each pixel of the bag of row i, as it was kept.
+
+    Raises:
+        RunFolderError: it is missing or damaged.
+    """
+    assert rows.map is not None
+    return _foreground(_read(folder / str(rows.map[i]), len(rows.names), rows.kind), rows.names)
 
 
 def _read(path: Path, labels: int, kind: str) -> Float[np.ndarray, "h w c"]:

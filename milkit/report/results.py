@@ -232,6 +232,8 @@ def write_results(
         columns,
         _recorded_train_units(folder, config.get("unit", "patient"), "patient"),
         draws,
+        flow,
+        results["marks"],
     )
     results |= {"segmentation": seen} if seen else {}
     results |= {"left_out": _left_out(flow)} if flow else {}

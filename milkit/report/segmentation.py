@@ -1,28 +1,28 @@
-"""How well the maps of a study of images show where: its test images against their masks, with both intervals.
+"""How well the maps of a study of images show where: `segmentation` of `results.json`, all with both intervals."""
 
-Masks are opened here and nowhere before: training and prediction have seen images and their labels only.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from milkit.config import from_json
-from milkit.data.images import ImageCohort, ImageCrops, KnownImages
-from milkit.data.images.opened import OpenImages
 from milkit.errors import MilkitError
-from milkit.metrics.segmentation import image_statistics, segmentation_estimates, stack, summarise
+from milkit.metrics.segmentation import segmentation_estimates
+from milkit.metrics.segmentation.label_threshold import DEFAULT
 from milkit.metrics.segmentation.study import SegmentationEstimate, SegmentationRun
 from milkit.predictions import Predictions
-from milkit.report.image_maps import ImageMap, maps_of_tested
+from milkit.report.segmentation_runs import Scored, scored
 
-DATA = {cls.__name__: cls for cls in (ImageCohort, ImageCrops, KnownImages)}
-THRESHOLD = 0.5
+THRESHOLD = DEFAULT
 """A pixel is called foreground from here on; no mask was looked at to choose it."""
+
+PATIENT_LEAKY = "patient-leaky"
+MASK_SELECTED = "mask-selected"
+PIXELS = "pixel supervision"
+CROPS = "crop-label supervision"
+IMAGES = "image labels"
+_LEAKS = ("patients in two roles", "slides in two roles", "each slide counted as a patient", PATIENT_LEAKY)
 
 
 def segmentation(
@@ -33,8 +33,10 @@ def segmentation(
     columns: Mapping[str, Mapping[str, str]],
     n_train: Mapping[tuple[int, int], float] | None,
     draws: int,
+    flow: Mapping[str, Any] | None = None,
+    marks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Segmentation metrics of a study's test images; {} where bags are no images or no masks are named.
+    """Segmentation metrics of a study's test images; {} where bags are no images or nothing says where foreground is.
 
     Args:
         folder: the run folder.
@@ -44,85 +46,87 @@ def segmentation(
         columns: `columns.csv`: column -> bag -> cell.
         n_train: training patients (or images) of each (repeat, fold).
         draws: of the bootstrap.
+        flow: of `cohort.json`.
+        marks: of the study.
 
     Returns:
-        `metrics` as elsewhere in `results.json`, `images` (each one's values, the mean over seeds), and what was
-        measured; or `reason`, where masks cannot be used.
+        `metrics` at .5 as elsewhere in `results.json`, `label_threshold` with the same at the cut that validation
+        labels chose, `everything_foreground`, `images` (each one's values, the mean over seeds), and what was
+        measured; or `reason`, where truths cannot be used.
     """
-    stated = config.get("experiment", {}).get("data", {})
-    rows = predictions.take((predictions.selection == selection) & (predictions.role == "test"))
-    if rows.map is None or not len(rows) or stated.get("type") not in DATA:
-        return {}
+    experiment = config.get("experiment", {})
+    stated = experiment.get("data", {})
     try:
-        runs, images = _runs(folder, stated, rows, columns, n_train)
-        if not runs:
+        found = scored(folder, stated, predictions, selection, columns, n_train, experiment.get("task", {}))
+        if found is None:
             return {}
-        found = segmentation_estimates(runs, draws=draws)
+        metrics = _estimates(found, found.half, draws)
+        chosen = _estimates(found, found.chosen, draws)
+        everything = _estimates(found, found.everything, draws)
     except MilkitError as error:
         return {"reason": str(error)}
+    supervision = _supervision(stated, columns, predictions, flow or {})
     return {
         "selection": selection,
         "threshold": THRESHOLD,
-        "metrics": {name: _json(estimate) for name, estimate in found.items()},
-        "images": images,
+        "metrics": metrics,
+        "images": found.images,
+        "truth": "points" if found.points else "masks",
+        "test_images_without_truth": len(found.without),
+        "label_threshold": _cuts(found) | {"metrics": chosen},
+        "everything_foreground": {"metrics": everything},
+        "supervision": supervision,
+        "marks": _marks(supervision["kind"], selection, experiment, (*marks, *(flow or {}).get("notes", ()))),
     }
 
 
-def _runs(
-    folder: Path,
-    stated: Mapping[str, Any],
-    rows: Predictions,
-    columns: Mapping[str, Mapping[str, str]],
-    n_train: Mapping[tuple[int, int], float] | None,
-) -> tuple[list[SegmentationRun], list[dict[str, Any]]]:
-    patients = {name: i for i, name in enumerate(np.unique(rows.patient).tolist())}
-    splits = sorted(set(zip(rows.repeat.tolist(), rows.fold.tolist(), strict=True)))
-    runs: list[SegmentationRun] = []
-    each: dict[tuple[str, tuple[int, int]], list[dict[str, float]]] = {}
-    opened = images_of(stated)
-    truths: dict[str, np.ndarray] = {}  # seeds and repeats test the same images
-    for run in dict.fromkeys(rows.run.tolist()):
-        own = rows.take(rows.run == run)
-        where = (int(own.repeat[0]), int(own.fold[0]))
-        seen = [m for m in maps_of_tested(folder, own, columns) if m.image in opened.masks]
-        if not seen:
-            return [], []
-        for m in seen:
-            if m.image not in truths:
-                truths[m.image] = truth_of(opened, m)
-        parts = [image_statistics(m.map, truths[m.image]) for m in seen]
-        for m, part in zip(seen, parts, strict=True):
-            values = {k: float(v) for k, v in summarise(part).items()}
-            each.setdefault((m.image, where), []).append({"dice": values["dice"], "iou": values["iou"]})
-        numbers = np.array([patients[m.patient] for m in seen], np.int64)
-        known = (n_train or {}).get(where, 0)
-        runs.append(SegmentationRun(stack(parts), numbers, splits.index(where), round(known)))
-    images = [
-        {"image": image, "repeat": where[0], "fold": where[1]}
-        | {name: _finite(np.mean([v[name] for v in values])) for name in ("dice", "iou")}
-        for (image, where), values in each.items()
+def _estimates(found: Scored, runs: Sequence[SegmentationRun], draws: int) -> dict[str, Any]:
+    return {k: _json(v) for k, v in segmentation_estimates(runs, draws=draws, summary=found.summary).items()}
+
+
+def _cuts(found: Scored) -> dict[str, Any]:
+    """The cuts of the runs: how they were found, mean and range."""
+    cuts = [cut.threshold for cut in found.cuts.values()]
+    runs = [
+        {"run": run} | {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(cut).items()}
+        for run, cut in found.cuts.items()
     ]
-    return runs, images
+    return {
+        "share": found.share,
+        "mean": float(np.mean(cuts)),
+        "lowest": min(cuts),
+        "highest": max(cuts),
+        "undecided": sum(bool(cut.note) for cut in found.cuts.values()),
+        "runs": runs,
+    }
 
 
-def images_of(stated: Mapping[str, Any]) -> OpenImages:
-    """The images of a study's data, by its configuration; of crops the images they are from. Nothing is decoded.
+def _supervision(
+    stated: Mapping[str, Any],
+    columns: Mapping[str, Mapping[str, str]],
+    predictions: Predictions,
+    flow: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What was learnt from: labels of images, of crops (and how many an image), or masks."""
+    notes = [str(note) for note in flow.get("notes", ())]
+    said = next((n for kind in (PIXELS, CROPS) for n in notes if n.startswith(kind)), "")
+    labels = len(predictions.names) if predictions.kind == "MultiLabel" else 1
+    if said.startswith(PIXELS) or stated.get("pixel_masks"):
+        return {"kind": PIXELS, "labels_per_image": None, "said": said}
+    if stated.get("type") != "ImageCrops" or "image" not in columns:
+        return {"kind": IMAGES, "labels_per_image": labels, "said": said}
+    tested = set(predictions.bag[predictions.role == "test"].tolist())
+    of = [image for bag, image in columns["image"].items() if bag not in tested]
+    each = labels * len(of) / len(set(of)) if of else None
+    return {"kind": CROPS, "labels_per_image": each, "said": said}
 
-    Raises:
-        MilkitError: the table or a folder is not where it was.
-    """
-    data: Any = from_json(dict(stated), DATA, "config.json, data")
-    opened: OpenImages = (data.images if isinstance(data, ImageCrops) else data).open()
-    return opened
 
-
-def truth_of(opened: OpenImages, one: ImageMap) -> UInt8[np.ndarray, "h w"]:
-    """The mask of an image: 1 on foreground, 0 elsewhere, as large as its map.
-
-    Raises:
-        DataError: it cannot be read, or has another size.
-    """
-    return opened.masks_for([one.image], np.array([one.map.shape], np.int64)).truth(0).astype(np.uint8)
+def _marks(kind: str, selection: str, experiment: Mapping[str, Any], said: Sequence[Any]) -> list[str]:
+    """What every number of the section must be read with."""
+    leaky = any(str(text).startswith(_LEAKS) for text in said)
+    pixels = kind == PIXELS
+    by_masks = pixels and selection == "validation" and experiment.get("train", {}).get("select") == "loss"
+    return [PIXELS] * pixels + [MASK_SELECTED] * by_masks + [PATIENT_LEAKY] * leaky
 
 
 def _json(estimate: SegmentationEstimate) -> dict[str, Any]:
