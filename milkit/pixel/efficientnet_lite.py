@@ -15,6 +15,7 @@ Deviations: no stochastic depth (0.2 in the original) when trained.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -48,6 +49,9 @@ EPSILON, MOMENTUM = 1e-3, 0.01
 @dataclass(frozen=True)
 class EfficientNetLite0:
     """The trunk's configuration."""
+
+    mirrored: ClassVar[bool] = False
+    """Its zeros stand at the right and the bottom."""
 
     width: float = 1.0  # the only one with weights
     """Channels as a multiple of the original's."""

@@ -45,6 +45,8 @@ class SwinMIL:
     position_aware: ClassVar[bool] = True
     chunked: ClassVar[bool] = False
     smallest_side: ClassVar[int] = 1
+    mirrored: ClassVar[bool] = False
+    """Windows begin in the top left corner."""
 
     channels: int = 96  # Swin-T
     """Of the first stage; the next two have twice and four times as many."""

@@ -26,6 +26,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from milkit.testing import pixel_battery
 from milkit.testing.subject import (
     GARBAGE,
     Subject,
@@ -382,6 +383,8 @@ CHECKS: dict[str, Check] = {
 def check_all(config: Any, in_features: int = 12, out_features: int = 1) -> None:
     """Run every check at full matrix precision and report all that fail.
 
+    A model of images, which has `smallest_side`, is held to the contracts of `milkit.testing.pixel_battery` instead.
+
     Args:
         config: a model's config, with `build(in_features, out_features, *, rngs)`.
         in_features: features an instance.
@@ -390,6 +393,9 @@ def check_all(config: Any, in_features: int = 12, out_features: int = 1) -> None
     Raises:
         AssertionError: names each broken contract, and any error the model raised on the way.
     """
+    if hasattr(config, "smallest_side"):
+        pixel_battery.check_all(config, out_features)
+        return
     broken = []
     with jax.default_matmul_precision("highest"):
         for name, check in CHECKS.items():
