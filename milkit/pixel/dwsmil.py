@@ -20,99 +20,73 @@ re-implementation does.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from milkit.errors import ConfigError
 from milkit.fields import check_fields
-from milkit.nn.images import ConvInit, masked
+from milkit.nn.images import masked
 from milkit.pixel.maps import SigmoidAt, image_label_loss
-from milkit.pixel.sides import SMALLEST, Fusion, Head, SidedVGG, check_head, exponent
-from milkit.pixel.vgg import Width
+from milkit.pixel.sided_model import SidedModel
+from milkit.pixel.sides import Fusion, Head, SidedTrunk, check_head, exponent
 from milkit.types import Batch, Output
+
+Model = TypeVar("Model", bound="DWSMIL")
 
 
 @dataclass(frozen=True)
-class DWSMIL:
-    """VGG-16 stages with a supervised map at each."""
+class DWSMIL(SidedModel):
+    """VGG-16 stages, or another trunk, with a supervised map at each of the last three."""
 
-    claims: ClassVar[frozenset[str]] = frozenset({"standard"})
-    position_aware: ClassVar[bool] = True
-    chunked: ClassVar[bool] = False
-    smallest_side: ClassVar[int] = SMALLEST
-
-    width: Width = (64, 128, 256)  # VGG-16
-    """Channels of the three stages."""
     sides_at: Literal["pooled", "unpooled"] = "pooled"
-    """Whether a side output reads its stage's features after pooling, at 1/2, 1/4 and 1/8 of the image's resolution, or
-    before, at 1, 1/2 and 1/4."""
+    """Whether a side output reads its VGG stage's features after pooling, at 1/2, 1/4 and 1/8 of the image's
+    resolution, or before, at 1, 1/2 and 1/4. Of a `backbone`, whose stages halve by themselves, features are read as
+    they are."""
     sigmoid: SigmoidAt = "after"
     """Whether the sigmoid is taken after a side's logits are enlarged, or before."""
-    r: float | Literal["max"] = 4.0  # both papers'
-    """Exponent of the generalised mean: 1 is the mean, "max" the maximum."""
     fusion: Fusion = "fixed"
     fusion_weights: tuple[float, float, float] = (0.2, 0.35, 0.45)  # both papers'
     """Of the side maps in the fused one; where `fusion` is "learned", what they start from."""
-    batch_norm: bool = True
-    init: ConvInit = "torch"
-    side_rate: float = 0.01
-    """Learning rate of the side heads, as a share of the run's."""
-    remat: bool = False
-    """Compute each stage again for the gradient instead of keeping its features."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "model", width="[1, inf)", side_rate="(0, inf)")
+        super().__post_init__()
         check_head(self.r, self.fusion_weights)
+        if self.backbone is not None and self.sides_at == "unpooled":
+            raise ConfigError(
+                "model.sides_at is 'unpooled' with a backbone, whose stages halve by themselves; that is of VGG's "
+                "stages (backbone=None). For finer maps take a backbone of fewer stages."
+            )
 
     @classmethod
-    def original(cls, **changes: Any) -> "DWSMIL":
+    def original(cls: type[Model], **changes: Any) -> Model:
         """The paper's network: sides before pooling, no batch normalisation; for weights of ImageNet."""
-        return replace(cls(sides_at="unpooled", sigmoid="before", batch_norm=False), **changes)
+        return cls(**{"sides_at": "unpooled", "sigmoid": "before", "batch_norm": False, **changes})
 
-    @classmethod
-    def from_scratch(cls, width: Width = (16, 32, 64), **changes: Any) -> "DWSMIL":
-        """Without ImageNet's weights: a quarter of the channels, the heads at the full rate, about 1e-3 with Adam."""
-        return replace(cls(width=width, side_rate=1.0), **changes)
-
-    def learning_rate_scale(self, path: tuple[str, ...]) -> float:
-        """The share of the run's learning rate that the parameter at `path` of the module's state has."""
-        return self.side_rate if path[0] == "heads" else 1.0
-
-    def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> SidedVGG:
+    def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> SidedTrunk:
         """Make the module for images of `in_channels` and `out_features` labels."""
-        return _built(self, in_channels, out_features, rngs)
+        pooled = self.pools and self.sides_at == "pooled"
+        head = Head(
+            pooled, True, self.sigmoid, self.fusion_weights, self.fusion, exponent(self.r), root_only=self._root_only
+        )
+        return self.network(in_channels, out_features, head, rngs)
 
-    def objective(
-        self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
-    ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """Sum over the fused and the side maps of the loss of their image probability."""
-        return image_label_loss(output, batch, bag_loss)
+    @property
+    def _root_only(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
-class CDWSMIL:
+class CDWSMIL(DWSMIL):
     """DWS-MIL with an area constraint on the maps of positive images."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"collective"})
     """Not `standard`: how much of the image is positive enters its loss."""
-    position_aware: ClassVar[bool] = True
-    chunked: ClassVar[bool] = False
-    smallest_side: ClassVar[int] = SMALLEST
 
-    width: Width = (64, 128, 256)  # VGG-16
-    sides_at: Literal["pooled", "unpooled"] = "pooled"
-    sigmoid: SigmoidAt = "after"
-    r: float | Literal["max"] = 4.0
-    fusion: Fusion = "fixed"
-    fusion_weights: tuple[float, float, float] = (0.2, 0.35, 0.45)
-    batch_norm: bool = True
-    init: ConvInit = "torch"
-    side_rate: float = 0.01
-    remat: bool = False
     area: float = 0.5  # ours: rough; annotators are asked for tenths
     """Fraction of positive pixels, in [0, 1], of positive images whose own is not given with their label."""
     side_area_weights: tuple[float, float, float] = (2.5, 5.0, 10.0)  # the paper's
@@ -122,35 +96,13 @@ class CDWSMIL:
     """`wesup`: image probabilities are (mean p)^(1/r), as a public re-implementation computes them."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         some = "[0, inf)"
-        check_fields(
-            self,
-            "model",
-            width="[1, inf)",
-            side_rate="(0, inf)",
-            area="[0, 1]",
-            side_area_weights=some,
-            fused_area_weight=some,
-        )
-        check_head(self.r, self.fusion_weights)
+        check_fields(self, "model", area="[0, 1]", side_area_weights=some, fused_area_weight=some)
 
-    @classmethod
-    def original(cls, **changes: Any) -> "CDWSMIL":
-        """See `DWSMIL.original`."""
-        return replace(cls(sides_at="unpooled", sigmoid="before", batch_norm=False), **changes)
-
-    @classmethod
-    def from_scratch(cls, width: Width = (16, 32, 64), **changes: Any) -> "CDWSMIL":
-        """See `DWSMIL.from_scratch`."""
-        return replace(cls(width=width, side_rate=1.0), **changes)
-
-    def learning_rate_scale(self, path: tuple[str, ...]) -> float:
-        """See `DWSMIL.learning_rate_scale`."""
-        return self.side_rate if path[0] == "heads" else 1.0
-
-    def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> SidedVGG:
-        """Make the module for images of `in_channels` and `out_features` labels."""
-        return _built(self, in_channels, out_features, rngs, root_only=self.compat == "wesup")
+    @property
+    def _root_only(self) -> bool:
+        return self.compat == "wesup"
 
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
@@ -183,17 +135,3 @@ class CDWSMIL:
             return target[:, None].astype(jnp.float32), None
         given = (target > 0) & (target < 1)
         return (target > 0).astype(target.dtype), jnp.where(given, target, self.area)
-
-
-def _built(config: DWSMIL | CDWSMIL, in_channels: int, out_features: int, rngs: nnx.Rngs, **more: Any) -> SidedVGG:
-    head = Head(
-        config.sides_at == "pooled",
-        True,
-        config.sigmoid,
-        config.fusion_weights,
-        config.fusion,
-        exponent(config.r),
-        **more,
-    )
-    options: dict[str, Any] = {"batch_norm": config.batch_norm, "init": config.init, "remat": config.remat}
-    return SidedVGG(in_channels, out_features, config.width, head, rngs=rngs, **options)

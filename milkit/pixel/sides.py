@@ -1,27 +1,40 @@
-"""The network under SA-MIL, DWS-MIL and Baseline: VGG stages, attention if any, a side output a stage, their fusion."""
+"""The network under SA-MIL, DWS-MIL and Baseline: a trunk, attention if any, a side output a stage, their fusion.
+
+Side outputs read the trunk's last three resolutions. Attention comes after each of them, and the next stage feeds on
+what it gives; it starts as the identity, so that a trained trunk's features are what they were.
+
+A trunk that is left as it is (`frozen`) runs by its running statistics and passes no gradient on, which spares the
+backward pass through it, two thirds of a step. Attention then has its result read but not fed on: else gradients would
+have to pass the later stages to reach it.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from milkit.errors import ConfigError
-from milkit.nn.images import Conv, ConvInit, max_pool, pooled_mask
+from milkit.nn.images import Conv, max_pool, pooled_mask
+from milkit.pixel.conv_norm import Features, Trunk
+from milkit.pixel.efficientnet_lite import EfficientNetLite0
 from milkit.pixel.maps import Map, SigmoidAt, fused, map_of_logits, output_of
-from milkit.pixel.vgg import VGGStage, Width, vgg_stages
+from milkit.pixel.resnet import ResNet
+from milkit.pixel.vgg import VGG
 from milkit.types import Images, Output
 
 Fusion = Literal["fixed", "learned"]
 """Whether the weights of the sides stay as they are, or are trained from there (as a softmax)."""
 
-SMALLEST = 8
-"""Pixels of the smallest side of an image: three stages are each pooled by 2."""
+Backbone = VGG | EfficientNetLite0 | ResNet
+
+SIDES = 3
+"""Side outputs, one for each of the trunk's last resolutions."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +42,8 @@ class Head:
     """What becomes of the stages' features.
 
     Attributes:
-        pooled: whether a side output reads its stage after pooling, or before.
-        every_side: whether all three stages have one, or the last alone.
+        pooled: whether a side output reads its stage pooled by 2, or as it is.
+        every_side: whether all of the last three stages have one, or the last alone.
         sigmoid: before or after enlarging.
         weights: of the sides in the fused map; they sum to 1.
         fusion: whether they are trained.
@@ -67,54 +80,37 @@ def check_head(r: float | Literal["max"], fusion_weights: tuple[float, float, fl
         )
 
 
-class Attending(nnx.Module):
-    """A stage and the attention on its features, applied several times with the same weights."""
-
-    def __init__(self, stage: VGGStage, attention: nnx.Module | None, times: int):
-        self.stage, self.attention, self.times = stage, attention, times
-
-    def __call__(
-        self, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
-    ) -> Float[Array, "b h w d"]:
-        """Features at the resolution of `x`."""
-        x = self.stage(x, mask, deterministic=deterministic)
-        if self.attention is not None:
-            for _ in range(self.times):
-                x = self.attention(x, mask)
-        return x
-
-
-class SidedVGG(nnx.Module):
+class SidedTrunk(nnx.Module):
     """Images to probability maps; see `Head`.
 
     Args:
+        backbone: configuration of the trunk.
         in_channels, out_features: channels of the images; labels.
-        width: channels of the stages.
-        attention: one a stage, or None.
-        times: how often each is applied.
         head: what becomes of the features.
+        attention: one for each of the last stages; none is no attention.
+        times: how often each is applied, with the same weights.
         remat: whether each stage is computed again for the gradient instead of being kept.
+        frozen: whether the trunk is left as it is.
     """
 
     def __init__(
         self,
+        backbone: Backbone,
         in_channels: int,
         out_features: int,
-        width: Width,
         head: Head,
         *,
         rngs: nnx.Rngs,
-        attention: Sequence[nnx.Module] | None = None,
+        attention: Sequence[nnx.Module] = (),
         times: int = 0,
-        batch_norm: bool = True,
-        init: ConvInit = "torch",
         remat: bool = False,
+        frozen: bool = False,
     ):
-        self.head, self.remat = head, remat
-        stages = vgg_stages(in_channels, width, rngs=rngs, batch_norm=batch_norm, init=init)
-        with_attention = attention if attention is not None else [None] * len(stages)
-        self.stages = nnx.List([Attending(s, a, times) for s, a in zip(stages, with_attention, strict=True)])
-        read = width if head.every_side else width[-1:]
+        self.head, self.times, self.remat, self.frozen = head, times, remat, frozen
+        self.smallest = backbone.smallest_side
+        self.trunk = backbone.build(in_channels, rngs=rngs)
+        self.attention = nnx.List(attention)
+        read = backbone.channels[-SIDES:] if head.every_side else backbone.channels[-1:]
         self.heads = nnx.List([Conv(c, out_features, 1, rngs=rngs) for c in read])
         start = jnp.asarray(np.log(np.maximum(head.weights, 1e-6)), jnp.float32)
         self.fusion = nnx.Param(start) if head.fusion == "learned" and head.every_side else None
@@ -123,40 +119,54 @@ class SidedVGG(nnx.Module):
         """Maps "fused", "side1" to "side3" (of the last side alone: "fused"), and the logit of the fused map's GM_r.
 
         Raises:
-            ConfigError: the canvas is smaller than `SMALLEST`.
+            ConfigError: the canvas is smaller than the trunk can halve.
         """
-        x, mask = images.x, images.mask
-        if min(mask.shape[1:]) < SMALLEST:
+        mask = images.mask
+        if min(mask.shape[1:]) < self.smallest:
             raise ConfigError(
-                f"Images of {mask.shape[1]} x {mask.shape[2]} pixels are too small for three poolings by 2; "
-                f"the model needs at least {SMALLEST} pixels a side."
+                f"Images of {mask.shape[1]} x {mask.shape[2]} pixels are too small for the trunk's halvings; the model "
+                f"needs at least {self.smallest} pixels a side."
             )
-        read = []
-        for i, stage in enumerate(self.stages):
-            x = self._features(stage, x, mask, deterministic)
-            unpooled = x, mask
-            if self.head.pooled or i + 1 < len(self.stages):
-                x, mask = max_pool(x), pooled_mask(mask)
-            read.append((x, mask) if self.head.pooled else unpooled)
+        read = self._read(images, deterministic)[-len(self.heads) :]
         sides = [
-            map_of_logits(conv(x, mask), mask, images.mask, self.head.sigmoid)
-            for conv, (x, mask) in zip(self.heads, read[-len(self.heads) :], strict=True)
+            map_of_logits(conv(x, small), small, mask, self.head.sigmoid)
+            for conv, (x, small) in zip(self.heads, read, strict=True)
         ]
         maps: dict[str, Map] = {"fused": sides[0]}
         if self.head.every_side:
             maps = {"fused": fused(sides, self._weights())}
             maps |= {f"side{i + 1}": side for i, side in enumerate(sides)}
-        return output_of(maps, images.mask, self.head.r, self.head.root_only)
+        return output_of(maps, mask, self.head.r, self.head.root_only)
 
-    def _features(self, stage: Attending, x: Array, mask: Array, deterministic: bool) -> Array:
-        if not self.remat:
-            return stage(x, mask, deterministic=deterministic)
+    def _read(self, images: Images, deterministic: bool) -> list[Features]:
+        """What a side output may read of each stage."""
+        stages, found = len(self.trunk.stages), []
+        x, mask = images.x, images.mask
+        for i in range(stages):
+            here = i - (stages - len(self.attention))
+            attention = self.attention[here] if here >= 0 else None
+            if self.frozen:
+                x, mask = self.trunk.stage(i, x, mask)
+                x = jax.lax.stop_gradient(x)
+                seen = self._attended(attention, x, mask)
+            else:
+                x, mask = self._stage(i, attention, x, mask, deterministic)
+                seen = x
+            found.append((max_pool(seen), pooled_mask(mask)) if self.head.pooled else (seen, mask))
+        return found
 
-        @nnx.remat
-        def again(stage: Attending, x: Array, mask: Array) -> Array:
-            return stage(x, mask, deterministic=deterministic)
+    def _stage(self, i: int, attention: nnx.Module | None, x: Array, mask: Array, deterministic: bool) -> Features:
+        def run(trunk: Trunk, attention: nnx.Module | None, x: Array, mask: Array) -> Features:
+            x, mask = trunk.stage(i, x, mask, deterministic=deterministic)
+            return self._attended(attention, x, mask), mask
 
-        return again(stage, x, mask)
+        features: Features = (nnx.remat(run) if self.remat else run)(self.trunk, attention, x, mask)
+        return features
+
+    def _attended(self, attention: Any, x: Array, mask: Array) -> Array:
+        for _ in range(self.times if attention is not None else 0):
+            x = attention(x, mask)
+        return x
 
     def _weights(self) -> Float[Array, "3"]:
         if self.fusion is None:

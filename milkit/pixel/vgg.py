@@ -5,15 +5,17 @@ References:
     10, 12 and 14.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from milkit.nn.images import BatchNorm, Conv, ConvInit
+from milkit.nn.images import BatchNorm, Conv, ConvInit, max_pool, pooled_mask
+from milkit.pixel.conv_norm import Features, Trunk
 from milkit.pixel.weights import Layer, load
 
 DEPTHS = (2, 2, 3)
@@ -23,6 +25,79 @@ PLAIN, NORMALISED = (0, 2, 5, 7, 10, 12, 14), (0, 3, 7, 10, 14, 17, 20)
 
 Width = tuple[int, int, int]
 """Channels of each stage; VGG-16 has (64, 128, 256)."""
+
+
+@dataclass(frozen=True)
+class VGG:
+    """The trunk's configuration."""
+
+    width: Width = (64, 128, 256)  # the only ones with weights
+    """Channels of each stage."""
+    batch_norm: bool = True
+    """Whether each convolution is normalised."""
+    init: ConvInit = "torch"
+    """How kernels start."""
+    stages: ClassVar[int] = len(DEPTHS)
+
+    @property
+    def smallest_side(self) -> int:
+        """The fewest pixels an image may have a side: the last stage's features can be pooled by 2 once more."""
+        return 2 ** len(DEPTHS)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage's features."""
+        return self.width
+
+    def build(self, in_channels: int, *, rngs: nnx.Rngs) -> "VGGTrunk":
+        """Make the module for images of `in_channels`."""
+        return VGGTrunk(self, in_channels, rngs=rngs)
+
+    def load(self, trunk: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
+        """Fill a trunk of this configuration with torchvision's vgg16 or vgg16_bn, folded or not.
+
+        What lies above the stages is not read. Weights without batch normalisation fit stages with it too: see
+        `milkit.pixel.weights` on folding.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        plain = _plain(arrays)
+        above = (PLAIN[-1] + 1) if plain else (NORMALISED[-1] + 2)
+        ignore = ("classifier", *(f"features.{i}" for i in range(above, 44)))
+        load(trunk, arrays, self.names(plain), ignore=ignore)
+
+    def names(self, plain: bool) -> Sequence[Layer]:
+        """Layers of the trunk in torchvision's naming of vgg16 (`plain`) or vgg16_bn."""
+        numbers, found = iter(PLAIN if plain else NORMALISED), []
+        for stage, depth in enumerate(DEPTHS):
+            for i in range(depth):
+                number, norm = next(numbers), ("", "")
+                if self.batch_norm:
+                    norm = (f"stages/{stage}/norms/{i}", "" if plain else f"features.{number + 1}")
+                found.append(Layer(f"stages/{stage}/convs/{i}", f"features.{number}", *norm))
+        return found
+
+
+class VGGTrunk(Trunk):
+    """Images to features at their own resolution, a half and a quarter of it: each stage pools what it is given by 2,
+    but for the first.
+    """
+
+    def __init__(self, config: VGG, in_channels: int, *, rngs: nnx.Rngs):
+        before = (in_channels, *config.width)
+        self.stages = nnx.List(
+            VGGStage(a, b, depth, rngs=rngs, batch_norm=config.batch_norm, init=config.init)
+            for a, b, depth in zip(before, config.width, DEPTHS, strict=False)
+        )
+
+    def stage(
+        self, stage: int, x: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], *, deterministic: bool = True
+    ) -> Features:
+        """One resolution's features from those of the one before, or from the image."""
+        if stage > 0:
+            x, mask = max_pool(x), pooled_mask(mask)
+        return self.stages[stage](x, mask, deterministic=deterministic), mask
 
 
 class VGGStage(nnx.Module):
@@ -54,40 +129,6 @@ class VGGStage(nnx.Module):
         return x
 
 
-def vgg_stages(
-    in_channels: int, width: Width, *, rngs: nnx.Rngs, batch_norm: bool = True, init: ConvInit = "torch"
-) -> list[VGGStage]:
-    """The three stages, to be pooled by 2 in between."""
-    before = (in_channels, *width)
-    return [
-        VGGStage(a, b, depth, rngs=rngs, batch_norm=batch_norm, init=init)
-        for a, b, depth in zip(before, width, DEPTHS, strict=False)
-    ]
-
-
-def load_vgg(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Fill the stages of SA-MIL's, DWS-MIL's or Baseline's module with torchvision's vgg16 or vgg16_bn, folded or not.
-
-    What lies above the stages is not read, and attention and heads stay as they are. Weights without batch
-    normalisation fit stages with it too: see `milkit.pixel.weights` on folding.
-
-    Args:
-        model: a module whose `stages` hold a `VGGStage` as `stage`.
-        arrays: by torchvision's names, `features.0.weight` and so on.
-
-    Raises:
-        DataError: they do not fit.
-    """
-    stages: Any = vars(model)["stages"]
-    plain = "features.2.weight" in arrays  # in vgg16_bn that is a ReLU
-    convolutions = PLAIN if plain else NORMALISED
-    numbers, names = iter(convolutions), []
-    for stage, depth in enumerate(DEPTHS):
-        for i in range(depth):
-            number, at = next(numbers), f"stages/{stage}/stage"
-            norm = (f"{at}/norms/{i}", "" if plain else f"features.{number + 1}")
-            if stages[stage].stage.norms is None:
-                norm = ("", "")
-            names.append(Layer(f"{at}/convs/{i}", f"features.{number}", *norm))
-    above = (f"features.{i}" for i in range(convolutions[-1] + (1 if plain else 2), 44))
-    load(model, arrays, names, ignore=("classifier", *above))
+def _plain(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether arrays are of vgg16 rather than vgg16_bn, where number 2 is a ReLU."""
+    return "features.2.weight" in arrays

@@ -44,16 +44,16 @@ def ours(theirs):
     if words[0].startswith("stage"):  # stage1.0.conv.0: the first layer's convolution; conv.1: its normalisation
         stage, layer, norm = int(words[0][-1]) - 1, words[1], words[3] == "1"
         leaf = "scale" if norm and leaf == "weight" else leaves[leaf]
-        return f"stages/{stage}/stage/{'norms' if norm else 'convs'}/{layer}/{leaf}"
+        return f"trunk/stages/{stage}/{'norms' if norm else 'convs'}/{layer}/{leaf}"
     if words[0].startswith("cca"):
         inner = f"{words[1].removesuffix('_conv')}/" if len(words) > 1 else ""
-        return f"stages/{int(words[0][-1]) - 1}/attention/{inner}{leaves[leaf]}"
+        return f"attention/{int(words[0][-1]) - 1}/{inner}{leaves[leaf]}"
     if words[0].startswith("decoder"):
         number = words[0].removeprefix("decoder")
         return f"heads/{int(number) - 1 if number else 0}/{leaves[leaf]}"
     if words[0] == "vgg":  # conv2_1
         stage, layer = words[1].removeprefix("conv").split("_")
-        return f"stages/{int(stage) - 1}/stage/convs/{int(layer) - 1}/{leaves[leaf]}"
+        return f"trunk/stages/{int(stage) - 1}/convs/{int(layer) - 1}/{leaves[leaf]}"
     return f"heads/{int(words[1][-1]) - 1}/{leaves[leaf]}"  # side.side_conv1
 
 
@@ -128,7 +128,7 @@ def check_case(file, config, graph, state, case, dtype):
         check_weights(file, f"grad64/{case}/", of_weights, train)
     if case == "train" and dtype == "float64":
         for path, leaf in nnx.to_flat_state(after):
-            stage, layer, kind = path[1], path[4], {"mean": "running_mean", "var": "running_var"}[path[5]]
+            stage, layer, kind = path[2], path[4], {"mean": "running_mean", "var": "running_var"}[path[5]]
             want = file[f"out64/train/newstat/stage{stage + 1}.{layer}.conv.1.{kind}"]
             close(leaf[...], want, 1e-7, str(path))  # stored in float32
 

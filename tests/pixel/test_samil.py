@@ -142,7 +142,7 @@ def test_labels_of_an_image_and_area_given_with_them():
 
 def test_learning_rates_of_heads():
     assert SAMIL().learning_rate_scale(("heads", "0", "kernel")) == 0.01
-    assert SAMIL().learning_rate_scale(("stages", "0", "attention", "gamma")) == 1
+    assert SAMIL().learning_rate_scale(("attention", "0", "gamma")) == 1
     assert SAMIL.from_scratch().learning_rate_scale(("heads", "0", "kernel")) == 1
 
 

@@ -15,9 +15,8 @@ from milkit.errors import DataError
 from milkit.nn.depthwise import Depthwise
 from milkit.nn.images import BatchNorm, Conv
 from milkit.nn.initialisers import linear
-from milkit.pixel import Baseline
 from milkit.pixel.conv_norm import ConvNorm, named
-from milkit.pixel.vgg import load_vgg
+from milkit.pixel.vgg import VGG
 from milkit.pixel.weights import Layer, load
 
 
@@ -130,15 +129,16 @@ def vgg_arrays(numbers, norms, width=(2, 3, 4)):
 @pytest.mark.parametrize("norms", [True, False])
 def test_weights_of_vgg(norms, normalised):
     """vgg16 fits stages with and without normalisation, vgg16_bn those with it; folded it is like vgg16."""
-    model = nnx.eval_shape(lambda: Baseline(width=(2, 3, 4), batch_norm=normalised).build(3, 1, rngs=nnx.Rngs(0)))
+    config = VGG((2, 3, 4), batch_norm=normalised)
+    trunk = nnx.eval_shape(lambda: config.build(3, rngs=nnx.Rngs(0)))
     numbers = (0, 3, 7, 10, 14, 17, 20) if norms else (0, 2, 5, 7, 10, 12, 14)
     arrays = vgg_arrays(numbers, norms)
     if norms and not normalised:
         with pytest.raises(DataError, match=r"unexpected: features.1.bias"):
-            load_vgg(model, arrays)
+            config.load(trunk, arrays)
         return
-    load_vgg(model, arrays)
-    last = model.stages[2].stage
+    config.load(trunk, arrays)
+    last = trunk.stages[2]
     name = f"features.{numbers[-1]}"
     assert (np.asarray(last.convs[2].kernel[...]).transpose(3, 2, 0, 1) == arrays[f"{name}.weight"]).all()
     assert (last.convs[2].bias[...] == arrays[f"{name}.bias"]).all()
