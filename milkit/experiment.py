@@ -24,6 +24,7 @@ from milkit.data.cohort import Cohort
 from milkit.data.covariates import Categorical, Numeric
 from milkit.data.datasets import DataSet
 from milkit.data.images import ImageSet
+from milkit.data.images.truth import pixel_labels
 from milkit.data.memory import InMemory
 from milkit.data.protocol import LabelBudget
 from milkit.data.protocol import Protocol as SplitProtocol
@@ -90,6 +91,7 @@ class Experiment:
         _check_selection(self)
         _check_loss(self)
         _check_test_crops(self)
+        _check_pixel_masks(self)
         _check_model(self.model)
         _check_chunks(self.model, self.train)
         if self.search is not None:
@@ -180,6 +182,25 @@ def _check_test_crops(experiment: Experiment) -> None:
             "data.test_crops=True puts crops without labels into the test part, so who tests must be as given: take "
             "protocol=GivenFolds(allow_single_class=True), or leave test_crops False."
         )
+
+
+def _check_pixel_masks(experiment: Experiment) -> None:
+    """Masks are handed out for given training and validation images only, and never to judge test images."""
+    if not getattr(experiment.data, "pixel_masks", False):
+        return
+    pixel_labels(experiment.task)
+    if type(experiment.protocol).__name__ != "GivenFolds":
+        raise ConfigError(
+            "data.pixel_masks=True hands out masks of training and validation images, so who tests must be as given: "
+            "take protocol=GivenFolds(), or leave pixel_masks False."
+        )
+    if experiment.optimistic is not None:
+        raise ConfigError(
+            f"optimistic={experiment.optimistic!r} judges epochs on the test part, but with data.pixel_masks=True the "
+            "loss is that of pixels, and masks of test images stay closed. Leave optimistic None."
+        )
+    if experiment.train.memory == "stream":
+        raise ConfigError("data.pixel_masks=True needs images in memory; leave train.memory 'auto' or 'resident'.")
 
 
 def allowed_types() -> dict[str, type]:

@@ -139,12 +139,17 @@ class Batch:
         target: see `milkit.task` for its shape in each task.
         weight: weight of each bag in the loss; 0 for fillers.
         index: row of each bag in the study's table.
+        truth: of images whose masks are handed out for training, what each pixel is: 0 or 1 a label, 0 where it is not
+            known; else None. Only the losses of supervised bounds read it.
+        known: with `truth`, True on pixels of which it is known.
     """
 
     bags: Bags | Images
     target: Int[Array, "b"] | Float[Array, "b t"]
     weight: Float[Array, "b"]
     index: Int[Array, "b"]
+    truth: Float[Array, "b h w c"] | None = None
+    known: Bool[Array, "b h w"] | None = None
 
 
 @_pytree

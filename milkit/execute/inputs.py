@@ -51,6 +51,11 @@ def _check_images(name: str, model: Any, study: Study) -> None:
             f"{name} reads images of {smallest} pixels a side and more, but {small!r} has {int(study.sizes.min())}. "
             "Leave such images out, or take a model with fewer stages."
         )
+    if study.pixel_truth is not None and not getattr(model, "learns_from_pixels", False):
+        raise ConfigError(
+            f"{study.name!r} hands out masks of pixels (pixel_masks=True), but {name} learns from image labels and "
+            "would not look at them. Leave pixel_masks False, or take a supervised bound such as UNet.from_scratch()."
+        )
     if reads != "images" and study.sizes is not None:
         raise ConfigError(
             f"{name} reads bags of features, but {study.name!r} holds images. Take a model of milkit.pixel, such as "

@@ -13,7 +13,7 @@ from milkit.data.batches import ladder, train_layout
 from milkit.data.covariates import affine
 from milkit.data.protocol import Plan, Split
 from milkit.data.protocol.labels import FewLabels, few_label_splits
-from milkit.data.study import Study
+from milkit.data.study import UNKNOWN, Study
 from milkit.errors import ConfigError, DataError
 from milkit.execute.chunking import instances_at_once
 from milkit.execute.inputs import check_inputs
@@ -261,7 +261,16 @@ def pack(study: Study) -> Packed:
         target=jnp.asarray(target, jnp.int32 if target.ndim == 1 else jnp.float32),
         covariates=None if study.covariates is None else jnp.asarray(study.covariates.values),
         sizes=None if study.sizes is None else jnp.asarray(study.sizes, jnp.int32),
+        truth=None if study.pixel_truth is None else jnp.asarray(_packed_truth(study)),
     )
+
+
+def _packed_truth(study: Study) -> np.ndarray:
+    """What each pixel of the packed study is, uint8 [N]; `UNKNOWN` where a mask stays closed."""
+    assert study.pixel_truth is not None
+    each = (study.pixel_truth(i) for i in range(len(study)))
+    shut = (np.full(n, UNKNOWN, np.uint8) for n in study.lengths.tolist())
+    return np.concatenate([no if code is None else code.ravel() for code, no in zip(each, shut, strict=True)])
 
 
 def _rates(train: Train, updates: int) -> Any:

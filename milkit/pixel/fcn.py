@@ -3,7 +3,7 @@
 VGG-16 with its fully connected layers as convolutions; scores at 1/32 of the resolution, enlarged twice by 2, each time
 with scores from the pooled features there added, and by 8 at last. One map.
 
-It is a supervised upper bound: see `milkit.pixel.supervised` for what it learns from here, and for `pixel_loss`.
+It is a supervised upper bound: see `milkit.pixel.supervised` for what it learns from here.
 
 Deviations:
     - Zeros round the image as each convolution needs; the paper pads the image by 100 pixels and crops.
@@ -23,9 +23,8 @@ from jaxtyping import Array, Float
 from milkit.fields import check_fields
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.images import Conv, ConvInit, max_pool, pooled_mask, resize
-from milkit.pixel.maps import image_label_loss
 from milkit.pixel.sides import check_head, exponent
-from milkit.pixel.supervised import check_canvas, output_of_pixels
+from milkit.pixel.supervised import check_canvas, output_of_pixels, supervised_loss
 from milkit.pixel.vgg import VGGStage
 from milkit.types import Batch, Images, Output
 
@@ -38,6 +37,7 @@ class FCN8s:
     """VGG-16 as a fully convolutional network with two skips."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
+    learns_from_pixels: ClassVar[bool] = True
     position_aware: ClassVar[bool] = True
     chunked: ClassVar[bool] = False
     smallest_side: ClassVar[int] = 2 ** len(DEPTHS)
@@ -73,8 +73,8 @@ class FCN8s:
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
     ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """The loss of the map's image probability; with masks of pixels, see `pixel_loss`."""
-        return image_label_loss(output, batch, bag_loss)
+        """The loss on masks of pixels where the batch has them, else of the map's image probability."""
+        return supervised_loss(output, batch, bag_loss)
 
 
 class FCN8sModule(nnx.Module):

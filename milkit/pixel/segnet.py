@@ -4,7 +4,7 @@
 The convolutions of VGG-16 down; the same mirrored up again, where each enlargement puts a value back to the place of
 the maximum that its pooling took, and zeros beside it. One map.
 
-It is a supervised upper bound: see `milkit.pixel.supervised` for what it learns from here, and for `pixel_loss`.
+It is a supervised upper bound: see `milkit.pixel.supervised` for what it learns from here.
 
 Deviations:
     - A sigmoid a label instead of a softmax over classes.
@@ -25,9 +25,8 @@ from jaxtyping import Array, Bool, Float, Int
 from milkit.fields import check_fields
 from milkit.nn.images import Conv, ConvInit, max_pool, pooled_mask
 from milkit.pixel.fcn import DEPTHS
-from milkit.pixel.maps import image_label_loss
 from milkit.pixel.sides import check_head, exponent
-from milkit.pixel.supervised import check_canvas, output_of_pixels
+from milkit.pixel.supervised import check_canvas, output_of_pixels, supervised_loss
 from milkit.pixel.vgg import VGGStage
 from milkit.types import Batch, Images, Output
 
@@ -37,9 +36,12 @@ class SegNet:
     """VGG-16 down and mirrored up, by the places of the maxima."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
+    learns_from_pixels: ClassVar[bool] = True
     position_aware: ClassVar[bool] = True
     chunked: ClassVar[bool] = False
     smallest_side: ClassVar[int] = 2 ** len(DEPTHS)
+    mirrored: ClassVar[bool] = False
+    """Of equal values in a window, as ReLU leaves them, the first is the place of the maximum."""
 
     width: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)  # VGG-16
     """Channels of the stages."""
@@ -67,8 +69,8 @@ class SegNet:
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
     ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """The loss of the map's image probability; with masks of pixels, see `pixel_loss`."""
-        return image_label_loss(output, batch, bag_loss)
+        """The loss on masks of pixels where the batch has them, else of the map's image probability."""
+        return supervised_loss(output, batch, bag_loss)
 
 
 class SegNetModule(nnx.Module):

@@ -1,10 +1,11 @@
 """What the supervised networks share: from logits of pixels to an `Output`, and the loss on masks of pixels.
 
 These networks are upper bounds: made for masks, they show what a weakly supervised model misses by not having them.
-Batches do not carry masks in training, so inside an experiment they learn from image labels, by the generalised mean of
-their map as the weakly supervised models do. `pixel_loss` is the supervised loss, for a training loop that has masks.
+In an experiment whose data hand out masks (`pixel_masks=True`) they learn from those, by `pixel_loss`; else from image
+labels, by the generalised mean of their map as the weakly supervised models do.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -13,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Num
 
 from milkit.errors import ConfigError
 from milkit.nn.images import masked
-from milkit.pixel.maps import Map, output_of
-from milkit.types import Output
+from milkit.pixel.maps import Map, image_label_loss, output_of
+from milkit.types import Batch, Output
 
 
 def output_of_pixels(logits: Float[Array, "b h w c"], mask: Bool[Array, "b h w"], r: float) -> Output:
@@ -28,6 +29,16 @@ def output_of_pixels(logits: Float[Array, "b h w c"], mask: Bool[Array, "b h w"]
     logits = masked(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), mask)
     output = output_of({"fused": Map(*(masked(jax.nn.sigmoid(z), mask) for z in (logits, -logits)))}, mask, r)
     return replace(output, extras=output.extras | {"pixel_logits": logits})
+
+
+def supervised_loss(
+    output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
+) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
+    """`pixel_loss` where the batch has masks, else the loss of the map's image probability; and each by name."""
+    if batch.truth is None or batch.known is None:
+        return image_label_loss(output, batch, bag_loss)
+    values = pixel_loss(output, batch.truth, batch.known)
+    return values, {"pixels": values}
 
 
 def pixel_loss(output: Output, truth: Num[Array, "b h w c"], mask: Bool[Array, "b h w"]) -> Float[Array, "b"]:

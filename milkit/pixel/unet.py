@@ -2,7 +2,7 @@
 
 Two 3x3 convolutions a level, pooling by 2 between levels; back up with what each level saw on the way down. One map.
 
-It is a supervised upper bound: see `milkit.pixel.supervised` for what it learns from here, and for `pixel_loss`.
+It is a supervised upper bound: see `milkit.pixel.supervised` for what it learns from here.
 
 Deviations:
     - Convolutions fill up with zeros, so that the map has the image's size; the paper's cut 92 pixels off each edge.
@@ -26,9 +26,8 @@ from milkit.fields import check_fields
 from milkit.nn.group_norm import GroupNorm
 from milkit.nn.images import BatchNorm, Conv, ConvInit, masked, max_pool, pooled_mask
 from milkit.nn.initialisers import torch_bias, torch_kernel
-from milkit.pixel.maps import image_label_loss
 from milkit.pixel.sides import check_head, exponent
-from milkit.pixel.supervised import check_canvas, output_of_pixels
+from milkit.pixel.supervised import check_canvas, output_of_pixels, supervised_loss
 from milkit.types import Batch, Images, Output
 
 Norm = Literal["batch", "group", "none"]
@@ -40,6 +39,7 @@ class UNet:
     """Down and up again, with the features of each level carried across."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
+    learns_from_pixels: ClassVar[bool] = True
     position_aware: ClassVar[bool] = True
     chunked: ClassVar[bool] = False
 
@@ -90,8 +90,8 @@ class UNet:
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
     ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """The loss of the map's image probability; with masks of pixels, see `pixel_loss`."""
-        return image_label_loss(output, batch, bag_loss)
+        """The loss on masks of pixels where the batch has them, else of the map's image probability."""
+        return supervised_loss(output, batch, bag_loss)
 
 
 class Level(nnx.Module):

@@ -7,7 +7,7 @@ stands outside the vmap (inside it, every branch would be computed at every step
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from milkit.train.step import (
     Setup,
     check_parameters,
     judge_epoch,
+    judge_images,
     keep_where,
     learn_gathered,
     predict_step,
@@ -151,11 +152,11 @@ def predict(
 
 def _predict_block(
     setup: Setup, lengths: tuple[int, ...], spread: Spread, data: Packed, hyper: Hyper, params: Any, buffers: Any,
-    index: Any, weight: Any,
+    index: Any, weight: Any, step: Callable[..., Any] = predict_step,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array | None, ...]]:  # fmt: skip
     logits, attention = [], []
     for length, i, w in zip(lengths, index, weight, strict=True):
-        every_run = side_by_side(spread, partial(predict_step, setup, length, data), (0, 0, 0, 0, 0))
+        every_run = side_by_side(spread, partial(step, setup, length, data), (0, 0, 0, 0, 0))
         steps = (jnp.moveaxis(i, spread.axes, 0), jnp.moveaxis(w, spread.axes, 0))
         out = jax.lax.map(lambda bags, f=every_run: f(hyper, params, buffers, *bags), steps)
         out = jax.tree.map(lambda x: jnp.moveaxis(x, 0, spread.axes), out)
@@ -176,7 +177,10 @@ def validate(
     index: tuple[jax.Array, ...],
     weight: tuple[jax.Array, ...],
 ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:
-    """Judge an epoch on each run's validation part: new states, and (loss, criterion), each [runs]."""
+    """Judge an epoch on each run's validation part: new states, and (loss, criterion), each [runs].
+
+    With pixel supervision the loss is the model's own, on the masks of the validation images.
+    """
     block = partial(_validate_block, setup, lengths, spread)
     return over_blocks(spread, block, shared=2)(data, epoch, hyper, state, index, weight)
 
@@ -185,14 +189,18 @@ def _validate_block(
     setup: Setup, lengths: tuple[int, ...], spread: Spread, data: Packed, epoch: jax.Array, hyper: Hyper,
     state: RunState, index: Any, weight: Any,
 ) -> tuple[RunState, tuple[jax.Array, jax.Array]]:  # fmt: skip
-    blocks, _ = _predict_block(setup, lengths, spread, data, hyper, state.params, state.buffers, index, weight)
+    masks = data.truth is not None
+    step = judge_images if masks else predict_step
+    blocks, seen = _predict_block(
+        setup, lengths, spread, data, hyper, state.params, state.buffers, index, weight, step
+    )  # fmt: skip
     k = spread.axes  # then steps, then bags, which are one axis to a judge
-    logits, bags, weights = (
+    logits, bags, weights, *losses = (
         jnp.concatenate([x.reshape(*x.shape[:k], -1, *x.shape[k + 2 :]) for x in parts], k)
-        for parts in (blocks, index, weight)
+        for parts in (blocks, index, weight, *([seen] if masks else []))
     )
-    judge = side_by_side(spread, partial(judge_epoch, setup), (0, SHARED, 0, 0, 0, 0, 0))
-    return judge(hyper, epoch, state, logits, data.target[bags], weights, bags)
+    judge = side_by_side(spread, partial(judge_epoch, setup), (0, SHARED, 0, 0, 0, 0, 0, *[0] * masks))
+    return judge(hyper, epoch, state, logits, data.target[bags], weights, bags, *losses)
 
 
 class Group(NamedTuple):

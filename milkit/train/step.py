@@ -1,15 +1,17 @@
 """One step of one run, written without a run axis: `milkit.train.engine` adds that in one place."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
+from milkit.data.study import UNKNOWN
 from milkit.nn.chunks import LongBags
 from milkit.train import optim
-from milkit.train.augment import Placed, augment, real
+from milkit.train.augment import Placed, augment, follow, real
 from milkit.train.config import Augment, Train
 from milkit.train.select import criterion
 from milkit.train.state import Graph, RunState, forward
@@ -27,6 +29,8 @@ class Packed(NamedTuple):
         target: of each bag, see `milkit.task`.
         covariates: of each bag, [B, v] as the table has them, NaN where missing; or None.
         sizes: height and width of each image, [B, 2], where bags are images: their instances are pixels, row by row.
+        truth: what each pixel is, uint8 [N] as in `milkit.data.study.Study.pixel_truth`, where masks of training images
+            are handed out; else None. Models never see it.
     """
 
     x: Any
@@ -36,6 +40,7 @@ class Packed(NamedTuple):
     target: Any
     covariates: Any = None
     sizes: Any = None
+    truth: Any = None
 
 
 class Hyper(NamedTuple):
@@ -140,9 +145,7 @@ def gather_images(
         key, augmenting: given in training only: what happens to images at random.
     """
     size = data.sizes[index]
-    height, width = (jnp.arange(n, dtype=jnp.int32) for n in canvas)
-    rows = data.offsets[index][:, None, None] + height[:, None] * size[:, 1, None, None] + width
-    x = jnp.take(data.x, rows, axis=0, mode="clip")
+    x = jnp.take(data.x, _pixel_rows(data, index, size, canvas), axis=0, mode="clip")
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     if key is not None and augmenting is not None:
         x, size = augment(Placed(x, size), key, augmenting)
@@ -150,6 +153,40 @@ def gather_images(
     if hyper.shift is not None:
         x = (x - hyper.shift) * hyper.inverse_scale
     return Images(jnp.where(mask[..., None], x, 0.0), mask)
+
+
+def with_truth(
+    batch: Batch,
+    data: Packed,
+    canvas: tuple[int, int],
+    key: Key[Array, ""] | None = None,
+    augmenting: Augment | None = None,
+) -> Batch:
+    """A batch of images with what is known of their pixels, where masks are handed out; else as it is.
+
+    Args:
+        batch: images that `gather_images` gave for the same data, canvas, key and augmenting.
+        data, canvas, key, augmenting: as there.
+    """
+    if data.truth is None:
+        return batch
+    size = data.sizes[batch.index]
+    codes = jnp.take(data.truth, _pixel_rows(data, batch.index, size, canvas), mode="clip")
+    if key is not None and augmenting is not None:
+        moved, size = follow(Placed(codes[..., None], size), key, augmenting)
+        codes = moved[..., 0]
+    known = real(size, *canvas) & (codes != UNKNOWN) & (batch.weight > 0)[:, None, None]
+    labels = jnp.arange(batch.target.shape[1] if batch.target.ndim == 2 else 1, dtype=codes.dtype)
+    values = ((codes[..., None] >> labels) & 1).astype(jnp.result_type(float))
+    return replace(batch, truth=jnp.where(known[..., None], values, 0.0), known=known)
+
+
+def _pixel_rows(
+    data: Packed, index: Int[Array, "b"], size: Int[Array, "b 2"], canvas: tuple[int, int]
+) -> Int[Array, "b h w"]:
+    """Rows of the packed study of each pixel of a canvas; those of padding mean nothing."""
+    height, width = (jnp.arange(n, dtype=jnp.int32) for n in canvas)
+    return data.offsets[index][:, None, None] + height[:, None] * size[:, 1, None, None] + width
 
 
 def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
@@ -258,7 +295,10 @@ def learn_gathered(
     else:
         at_once = setup.train.instances_at_once
         bags = gather(data, hyper, index, weight, length, own, setup.train, at_once)
-    return learn(setup, hyper, draws, params, buffers, Batch(bags, data.target[index], weight, index))
+    batch = Batch(bags, data.target[index], weight, index)
+    if setup.canvas is not None:
+        batch = with_truth(batch, data, setup.canvas, own, setup.train.augment)
+    return learn(setup, hyper, draws, params, buffers, batch)
 
 
 def step_key(key: Key[Array, ""], position: tuple[Int[Array, ""], Int[Array, ""]]) -> Key[Array, ""]:
@@ -395,6 +435,24 @@ def predict_step(
     return output.logits, None if output.attention is None else output.attention.mean(-1)
 
 
+def judge_images(
+    setup: Setup,
+    length: int,
+    data: Packed,
+    hyper: Hyper,
+    params: Any,
+    buffers: Any,
+    index: Int[Array, "b"],
+    weight: Float[Array, "b"],
+) -> tuple[Float[Array, "b c"], Float[Array, "b"]]:
+    """Logits of some images whose masks are handed out, and the model's own loss of each, which reads them."""
+    assert setup.canvas is not None
+    images = gather_images(data, hyper, index, weight, setup.canvas)
+    batch = with_truth(Batch(images, data.target[index], weight, index), data, setup.canvas)
+    output, _ = forward(setup.graph, params, buffers, images, None, setup.train.precision)
+    return output.logits, batch_loss(setup, hyper, output, batch)
+
+
 def judge_epoch(
     setup: Setup,
     hyper: Hyper,
@@ -404,12 +462,15 @@ def judge_epoch(
     target: Array,
     weight: Float[Array, "v"],
     bags: Int[Array, "v"],
+    own_losses: Float[Array, "v"] | None = None,
 ) -> tuple[RunState, tuple[Float[Array, ""], Float[Array, ""]]]:
     """Keep the epoch's parameters if they are the best on validation so far; returns (state, (loss, criterion)).
 
-    A validation loss that is not finite fails the run, like a training loss that is not.
+    A validation loss that is not finite fails the run, like a training loss that is not. With pixel supervision it is
+    the mean of `own_losses`, else the task's.
     """
-    values = jnp.where(weight > 0, setup.loss(logits, target, weight, hyper.loss), 0.0)
+    shown = weight > 0
+    values = jnp.where(shown, setup.loss(logits, target, weight, hyper.loss) if own_losses is None else own_losses, 0.0)
     loss = jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)
     metric = criterion(setup.train.select, setup.task, logits, target, weight, loss).astype(jnp.float32)
     # an undefined criterion (one class in the part) never wins over a defined one; among such, the loss decides
