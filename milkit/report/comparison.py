@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from milkit.errors import ConfigError
+from milkit.errors import ConfigError, DataError
 from milkit.metrics import Metric, metrics_of, percentile_interval, why
 from milkit.metrics.comparison import bootstrap_test, corrected_t_test, delong_test, mcnemar_test
 from milkit.metrics.delong import delong
 from milkit.metrics.intervals import DRAWS, SEED
 from milkit.metrics.verdict import ALPHA, MARGIN, Verdict, Word, holm, t_verdict, word
+from milkit.report.comparison_maps import NAMES as MAP_METRICS
+from milkit.report.comparison_maps import MapReader, compare_maps, map_marks, maps_of_pair
 from milkit.report.contestants import Split, read_contestants
 from milkit.report.estimate import Estimates, RunPart, Tested, estimates
 from milkit.report.same_patients import Entrant, Field, field
@@ -180,13 +182,17 @@ def compare_field(
     """As `compare`, of runs that were read and found to fit each other."""
     if not 0 < alpha < 1 or not 0 <= margin < math.inf:
         raise ConfigError(f"alpha {alpha} must lie between 0 and 1, and margin {margin} must not be negative.")
-    chosen = _metrics(found, metrics)
-    cached = Estimator(draws, seed)
-    rows = [
-        _compare(found, a, b, metric, cached, margin, alpha)
-        for a, b in _pairs(found.entrants, reference)
-        for metric in chosen
-    ]
+    of_maps = [name for name in metrics if name in MAP_METRICS]
+    others = [name for name in metrics if name not in MAP_METRICS]
+    chosen = _metrics(found, others) if others or not of_maps else []
+    cached, reader = Estimator(draws, seed), MapReader()
+    rows, notes = [], []
+    for a, b in _pairs(found.entrants, reference):
+        rows += [_compare(found, a, b, metric, cached, margin, alpha) for metric in chosen]
+        if of_maps or not metrics or ALL in metrics:
+            more, note = _compare_maps(reader, a, b, of_maps, margin, alpha, draws, seed)
+            rows, notes = rows + more, notes + [note] * bool(note)
+    found = replace(found, notes=tuple(dict.fromkeys([*found.notes, *notes])))
     return Comparison(found, _corrected(rows, alpha), alpha, margin, draws)
 
 
@@ -284,6 +290,45 @@ def _compare(
         marks=tuple(dict.fromkeys([*a.marks, *b.marks])),
         notes=tuple(notes),
     )
+
+
+def _compare_maps(
+    reader: MapReader, a: Entrant, b: Entrant, asked: Sequence[str], margin: float, alpha: float, draws: int, seed: int
+) -> tuple[list[Compared], str]:
+    """Rows of the maps of one pair, before Holm's correction; or why there are none.
+
+    Raises:
+        ConfigError: they were asked for, and there are none.
+    """
+    maps = maps_of_pair(reader, a, b)
+    if not isinstance(maps, str):
+        try:
+            differences = compare_maps(*maps, asked, margin=margin, alpha=alpha, draws=draws, seed=seed)
+        except DataError as error:
+            maps, differences = f"maps of {a.name} and {b.name} are not compared: {error}", []
+    if isinstance(maps, str):
+        if asked:
+            raise ConfigError(f"{', '.join(asked)} cannot be compared: {maps or 'the runs hold no maps with masks'}.")
+        return [], maps
+    about: dict[str, Any] = {"first": a.name, "second": b.name, "p_holm": math.nan, "better": "", "own_scale": False}
+    marks = tuple(dict.fromkeys(mark for e in (a, b) for mark in (*e.marks, *map_marks(e))))
+    return [
+        Compared(
+            metric=d.metric,
+            values=d.values,
+            found=d.found,
+            verdict=d.found.verdict,
+            margin=margin,
+            test=CORRECTED_T if d.over_splits else BOOTSTRAP,
+            sampling=d.sampling,
+            splits=d.splits,
+            undefined_splits=0,
+            marks=marks,
+            notes=tuple([FIXED_MODELS] * (not d.over_splits) + _degenerate(d.found)),
+            **about,
+        )
+        for d in differences
+    ], ""
 
 
 def _test(

@@ -86,7 +86,7 @@ def _read_folder(path: Path, name: str) -> Contestant:
     stated: tuple[str, ...] = ("unit", "aggregate", "measured", "grouped_by")
     settings = {key: str(config[key]) for key in stated if config.get(key)}
     table = Predictions.read(path / "predictions.csv")
-    n_train = _recorded_train(path, "bags" if settings.get("measured") == "slide" else "patients")
+    n_train = recorded_train(path, "bags" if settings.get("measured") == "slide" else "patients")
     own = tuple(str(mark) for mark in config.get("marks", ()))
     # marks that were found when the results were made (runs that are missing) stand there only
     later = results.get("selections", {})
@@ -102,7 +102,7 @@ def _read_folder(path: Path, name: str) -> Contestant:
     )
 
 
-def _recorded_train(folder: Path, counted: str) -> dict[Split, float]:
+def recorded_train(folder: Path, counted: str) -> dict[Split, float]:
     """Training patients (bags where slides are measured) of each split by `cohort.json`; the fewest where inner folds
     differ.
     """

@@ -198,7 +198,7 @@ def cut_of(folder: Path, rows: Predictions, share: float) -> LabelThreshold:
         share: see `share_of`.
     """
     assert rows.map is not None
-    rows = rows.take(rows.map != "")
+    rows = rows.take((rows.map != "") & (rows.kind in ("Binary", "MultiLabel")))  # other targets are no labels of it
     counts = [level_counts(map_of(folder, rows, i), i) for i in range(len(rows))]
     fore, back = rows.target[:, -1], None
     if rows.kind == "MultiLabel" and "foreground" in rows.names:

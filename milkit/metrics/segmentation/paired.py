@@ -117,7 +117,7 @@ def paired(
     known = train_patients if isinstance(train_patients, Mapping) else dict.fromkeys(numbers, train_patients)
     wanted = tuple(metrics)
     runs = tuple(
-        [SegmentationRun(_kept(s, wanted), numbers[i], i, known.get(i, 0)) for s, i in zip(model, own, strict=True)]
+        [SegmentationRun(kept(s, wanted), numbers[i], i, known.get(i, 0)) for s, i in zip(model, own, strict=True)]
         for model, own in zip((first, second), of_runs, strict=True)
     )
     found = compare_segmentations(*runs, margin=margin, alpha=alpha, draws=draws, seed=seed)
@@ -145,8 +145,8 @@ def _numbers(patient: Any, splits: Sequence[int]) -> dict[int, np.ndarray]:
     return dict(zip(splits, np.split(flat, np.cumsum([len(a) for a in arrays])[:-1]), strict=True))
 
 
-def _kept(statistics: ImageStatistics, wanted: Sequence[str]) -> ImageStatistics:
-    """Only what the wanted metrics need: 2,000 draws of 512 numbers an image are not free."""
+def kept(statistics: ImageStatistics, wanted: Sequence[str]) -> ImageStatistics:
+    """Statistics with only what the wanted metrics need: 2,000 draws of 512 numbers an image are not free."""
     terms = {name: rows for name, rows in statistics.terms.items() if name in wanted}
     curves = statistics.histogram if {"auroc", "auprc", "prevalence"} & set(wanted) else None
     return ImageStatistics(statistics.confusion, terms, curves)
