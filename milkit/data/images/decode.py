@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,8 @@ def _header(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, int], in
     """The image, its height, width and channels, the images in the file, and bits a channel."""
     from PIL import Image, UnidentifiedImageError  # comes with tiffslide; light work does without it
 
+    # what it warns of is more than `max_megapixels` may be, and refused in words of ours
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         image: Any = Image.open(stream, formats=FORMATS)
         bands, mode = len(image.getbands()), image.mode
@@ -170,7 +173,7 @@ def _header(path: Path, stream: BinaryIO) -> tuple[Any, tuple[int, int, int], in
         return _header_of_tiff(path, stream)
     except DataError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(f"{path} claims too many pixels ({error}). Cut it into tiles, or scale it down.") from None
     except BROKEN as error:
         raise _unreadable(path, error) from None
