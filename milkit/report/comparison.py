@@ -186,7 +186,8 @@ def compare_field(
     others = [name for name in metrics if name not in MAP_METRICS]
     chosen = _metrics(found, others) if others or not of_maps else []
     cached, reader = Estimator(draws, seed), MapReader()
-    rows, notes = [], []
+    rows: list[Compared] = []
+    notes: list[str] = []
     for a, b in _pairs(found.entrants, reference):
         rows += [_compare(found, a, b, metric, cached, margin, alpha) for metric in chosen]
         if of_maps or not metrics or ALL in metrics:
