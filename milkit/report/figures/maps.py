@@ -7,9 +7,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from milkit.report.figures.style import WIDE, Drawing, axes, drawing
+from milkit.report.words import shorten
 
 MOST_PIXELS = 400
 """Longer sides are drawn with every second, third ... pixel: a page is no viewer."""
+CONTOUR = "#ffffff"
+"""Of the truth, on a dark line of its own, so that it stands out on any image."""
+RIGHT, TOO_MUCH, MISSED = "#f0f0f0", "#d55e00", "#0072b2"
+COLUMNS = 3
+LOWEST, HIGHEST = 0.9, 3.4  # inches of a row
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +23,7 @@ class Shown:
     """A test image as the page shows it.
 
     Attributes:
-        said: which it is, and how well it went.
+        said: which it is, and how well it went: `best: a.png, Dice 0.9`.
         image: pixels.
         truth: its mask; above 0 is foreground.
         map: probability of foreground.
@@ -32,25 +38,69 @@ class Shown:
 
 
 def sheet(shown: list[Shown]) -> Drawing:
-    """A row an image: itself, its mask, its map, and what is called foreground."""
+    """A row an image: itself and its map, both with the outline of the truth, and what is called foreground."""
     with drawing():
-        figure, grid = axes(WIDE, 2.2 * len(shown), nrows=len(shown), ncols=4, squeeze=False)
+        width = WIDE / COLUMNS - 0.25
+        heights = [float(np.clip(width * s.map.shape[0] / s.map.shape[1], LOWEST, HIGHEST)) for s in shown]
+        figure, grid = axes(
+            WIDE, sum(heights) + 0.32 * len(shown) + 0.55, nrows=len(shown), ncols=COLUMNS, squeeze=False,
+            gridspec_kw={"height_ratios": heights},
+        )  # fmt: skip
         for row, one in zip(grid, shown, strict=True):
             step = -(-max(one.map.shape) // MOST_PIXELS)
-            called = one.map >= one.threshold
-            parts: tuple[tuple[Any, str, dict[str, Any]], ...] = (
-                (one.image, "image", {}),
-                (np.asarray(one.truth) > 0, "mask", {"cmap": "gray", "vmin": 0, "vmax": 1}),
-                (one.map, "map", {"cmap": "viridis", "vmin": 0, "vmax": 1}),
-                (called, "foreground", {"cmap": "gray", "vmin": 0, "vmax": 1}),
-            )
-            for ax, (values, name, how) in zip(row, parts, strict=True):
-                ax.imshow(values[::step, ::step], interpolation="nearest", **how)
-                ax.set_xticks([])
-                ax.set_yticks([])
+            truth = (np.asarray(one.truth) > 0)[::step, ::step]
+            level = one.map[::step, ::step]
+            row[0].imshow(one.image[::step, ::step], interpolation="nearest")
+            drawn = row[1].imshow(level, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+            row[2].imshow(_called(level >= one.threshold, truth), interpolation="nearest")
+            for ax in row:
+                ax.set(xticks=[], yticks=[])
                 ax.grid(visible=False)
-                ax.set_title(name)
-            row[0].set_ylabel(one.said.partition(":")[0])
+            for ax in row[:2]:
+                _outline(ax, truth)
+            place, _, rest = one.said.partition(": ")
+            row[0].set_ylabel(place, fontsize=9, fontweight="bold")
+            row[0].set_title(_title(rest), fontsize=8.5, loc="left")
+            row[1].set_title("map", fontsize=8.5, loc="left")
+            row[2].set_title(f"from {one.threshold:.3g} on", fontsize=8.5, loc="left")
+        bar = figure.colorbar(drawn, ax=grid[:, 1].tolist(), orientation="horizontal", shrink=0.9, aspect=30, pad=0.02)
+        bar.set_label("probability of foreground")
+        bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
+        _key(grid[-1, -1])
     said = "; ".join(one.said for one in shown)
-    caption = f"{said}. Map: probability of foreground from 0 (dark) to 1 (bright); foreground: from the threshold on."
+    caption = (
+        f"{said}. White outline: the truth. Right column: grey where foreground was found, orange where background was "
+        "called foreground, blue where foreground was missed."
+    )
     return Drawing("segmentation", figure, "Images, masks and maps", caption, wide=True)
+
+
+def _called(called: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Colours of what was found, of what was called wrongly, and of what was missed; background is dark."""
+    picture = np.full((*truth.shape, 3), 0.16)
+    for where, colour in ((called & truth, RIGHT), (called & ~truth, TOO_MUCH), (~called & truth, MISSED)):
+        picture[where] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return picture
+
+
+def _outline(ax: Any, truth: np.ndarray) -> None:
+    """The border of the truth, white on dark; none where all or nothing is foreground."""
+    if truth.any() and not truth.all():
+        for colour, width in (("#000000", 1.8), (CONTOUR, 0.8)):
+            ax.contour(truth.astype(np.float64), levels=[0.5], colors=[colour], linewidths=width)
+
+
+def _key(ax: Any) -> None:
+    """What the colours of the right column mean."""
+    from matplotlib.patches import Patch
+
+    names = (("found", RIGHT), ("too much", TOO_MUCH), ("missed", MISSED))
+    handles = [Patch(facecolor=colour, edgecolor="#66717c", linewidth=0.6, label=name) for name, colour in names]
+    how = {"ncols": 3, "handlelength": 1.2, "columnspacing": 1.2, "borderpad": 0.0}
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.08), **how)
+
+
+def _title(text: str) -> str:
+    """Id and value of an image, the id shortened to what fits."""
+    name, found, value = text.rpartition(", ")
+    return f"{shorten(name, 22)}, {value}" if found else shorten(text, 30)
