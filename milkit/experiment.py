@@ -31,7 +31,7 @@ from milkit.data.protocol import Protocol as SplitProtocol
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.models import Model
-from milkit.pixel import PixelModel
+from milkit.pixel import EfficientNetLite0, PixelModel, ResNet
 from milkit.search import PARTS as SEARCH_PARTS
 from milkit.search import Search, check_search
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
@@ -207,7 +207,19 @@ def allowed_types() -> dict[str, type]:
     """Every class that a config file may name: the allow-list of `milkit.config.from_json`."""
     unions = (Data, SplitProtocol, Model, PixelModel, Task, Optimizer)
     classes = [c for union in unions for c in config.members(union)]
-    parts = [Train, Augment, LabelBudget, *SEARCH_PARTS, Numeric, Categorical, Aligned, FeatureFiles, Experiment]
+    parts = [
+        Train,
+        Augment,
+        ResNet,
+        EfficientNetLite0,
+        LabelBudget,
+        *SEARCH_PARTS,
+        Numeric,
+        Categorical,
+        Aligned,
+        FeatureFiles,
+        Experiment,
+    ]
     return {c.__name__: c for c in [*classes, *parts] if c is not InMemory}
 
 

@@ -83,7 +83,7 @@ class Viewer:
                 f"a side; give --window {smallest} or more."
             )
         step = STEP
-        while step > max(1, min(canvas) // 4):
+        while step > max(1, min(canvas) // 8):
             step //= 2
         graph = graph_of(kept.model, kept.facts["in_features"], kept.facts["out_features"], 0, canvas)
         arrays = jax.device_put((kept.params, kept.buffers, kept.shift, kept.inverse_scale))
