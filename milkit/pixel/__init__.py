@@ -13,6 +13,7 @@ from milkit.pixel.dcgn import DCGN
 from milkit.pixel.dwsmil import CDWSMIL, DWSMIL
 from milkit.pixel.efficientnet_lite import EfficientNetLite0
 from milkit.pixel.fcn import FCN8s
+from milkit.pixel.pspnet import PSPNet
 from milkit.pixel.resnet import ResNet
 from milkit.pixel.samil import SAMIL, Baseline
 from milkit.pixel.segnet import SegNet
@@ -30,6 +31,7 @@ PixelModel = (
     | UNet
     | FCN8s
     | SegNet
+    | PSPNet
     | CAM
     | CAMEL
     | DCGN
@@ -48,6 +50,7 @@ __all__ = [
     "EfficientNetLite0",
     "Everything",
     "FCN8s",
+    "PSPNet",
     "PixelModel",
     "ResNet",
     "SegNet",
