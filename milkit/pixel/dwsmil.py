@@ -113,10 +113,14 @@ class CDWSMIL(DWSMIL):
         """
         target, area = self._labels(batch.target)
         if area is None:
-            loss, parts = image_label_loss(output, batch, bag_loss)
+            loss, parts = image_label_loss(output, batch, bag_loss, self.loss_weights)
             area = jnp.full(target.shape, self.area)
         else:  # a fraction is no label: the task's loss would take it for a soft one
-            loss, parts = image_label_loss(output, batch, lambda z: (jax.nn.softplus(z) - target * z).mean(-1))
+
+            def of_labels(z: Array) -> Float[Array, "b"]:
+                return (jax.nn.softplus(z) - target * z).mean(-1)
+
+            loss, parts = image_label_loss(output, batch, of_labels, self.loss_weights)
         weights = {"fused": self.fused_area_weight}
         weights |= {f"side{i + 1}": eta for i, eta in enumerate(self.side_area_weights)}
         mask = batch.bags.mask

@@ -78,8 +78,17 @@ def output_of(maps: Mapping[str, Map], mask: Bool[Array, "b h w"], r: float, roo
 
 
 def image_label_loss(
-    output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
+    output: Output, batch: Batch, bag_loss: Callable[[Array], Array], weights: Sequence[float] = ()
 ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-    """The task's loss (binary cross-entropy) of each map's image probability, summed over maps; and each by name."""
+    """The task's loss (binary cross-entropy) of each map's image probability, summed over maps; and each by name.
+
+    Args:
+        output: with "map_logits".
+        batch: what it is of.
+        bag_loss: of logits, one value an image.
+        weights: of the maps in their order, at least one a map; () for 1.
+    """
     parts = {name: bag_loss(logits) for name, logits in output.extras["map_logits"].items()}
+    if weights:
+        parts = {name: weight * values for (name, values), weight in zip(parts.items(), weights, strict=False)}
     return jnp.stack(list(parts.values())).sum(0), parts

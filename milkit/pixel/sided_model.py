@@ -42,6 +42,8 @@ class SidedModel:
     and `init` then mean nothing."""
     r: float | Literal["max"] = 4.0  # the papers'
     """Exponent of the generalised mean: 1 is the mean, "max" the maximum."""
+    loss_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # the papers' loss is the sum
+    """Of the losses of the fused map and the three side maps; a model of one map has the first."""
     batch_norm: bool = True
     init: ConvInit = "torch"  # the authors' code is PyTorch with defaults
     side_rate: float = 0.01  # the papers': a hundredth for the heads, which start untrained on trained features
@@ -49,6 +51,9 @@ class SidedModel:
     trunk_rate: float = 1.0  # the papers'
     """Learning rate of the trunk, as a share of the run's; attention has the run's own. 0 leaves the trunk as it is, at
     a third of the time a step: it normalises by running statistics, and attention is read but not fed on."""
+    statistics: Literal["batch", "running"] = "batch"
+    """What the trunk's batch normalisation goes by in training. `running`: what it was loaded with, which then stays as
+    it is; for few images or few steps, in which running statistics hardly follow."""
     normalisation: Literal["training", "imagenet"] = "training"
     """How channels are standardised: by the training part, or as ImageNet's weights expect."""
     weights: str = ""
@@ -61,7 +66,10 @@ class SidedModel:
     """Whether maps are made of three resolutions, or of the last alone."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "model", width="[1, inf)", side_rate="(0, inf)", trunk_rate="[0, inf)")
+        some = "[0, inf)"
+        check_fields(self, "model", width="[1, inf)", side_rate="(0, inf)", trunk_rate=some, loss_weights=some)
+        if not any(self.loss_weights):
+            raise ConfigError("model.loss_weights are all 0, so that nothing would be learned; make one of them 1.")
         needed = SIDES if self.every_side else 1
         if self.trunk.stages < needed:
             raise ConfigError(
@@ -118,10 +126,11 @@ class SidedModel:
     def network(self, in_channels: int, out_features: int, head: Head, rngs: nnx.Rngs, **attention: Any) -> SidedTrunk:
         """The module with the papers' head on the trunk, and attention if any."""
         options: dict[str, Any] = {"remat": self.remat, "frozen": self.trunk_rate == 0, **attention}
+        options["running"] = self.statistics == "running"
         return SidedTrunk(self.trunk, in_channels, out_features, head, rngs=rngs, **options)
 
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
     ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """Sum over the fused and the side maps of the loss of their image probability."""
-        return image_label_loss(output, batch, bag_loss)
+        """Weighted sum over the fused and the side maps of the loss of their image probability."""
+        return image_label_loss(output, batch, bag_loss, self.loss_weights)

@@ -91,6 +91,7 @@ class SidedTrunk(nnx.Module):
         times: how often each is applied, with the same weights.
         remat: whether each stage is computed again for the gradient instead of being kept.
         frozen: whether the trunk is left as it is.
+        running: whether the trunk normalises by its running statistics in training too.
     """
 
     def __init__(
@@ -105,8 +106,9 @@ class SidedTrunk(nnx.Module):
         times: int = 0,
         remat: bool = False,
         frozen: bool = False,
+        running: bool = False,
     ):
-        self.head, self.times, self.remat, self.frozen = head, times, remat, frozen
+        self.head, self.times, self.remat, self.frozen, self.running = head, times, remat, frozen, running
         self.smallest = backbone.smallest_side
         self.trunk = backbone.build(in_channels, rngs=rngs)
         self.attention = nnx.List(attention)
@@ -140,6 +142,7 @@ class SidedTrunk(nnx.Module):
 
     def _read(self, images: Images, deterministic: bool) -> list[Features]:
         """What a side output may read of each stage."""
+        deterministic = deterministic or self.running
         stages, found = len(self.trunk.stages), []
         x, mask = images.x, images.mask
         for i in range(stages):

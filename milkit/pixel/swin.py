@@ -8,6 +8,10 @@ as rolling the map and masking what the roll brought together, as published code
 and an image has the same windows whatever the canvas around it. Parameters have the names of the published code
 (`layers/0/blocks/0/attn/qkv`); kernels are [in, out], and tables of position biases [heads, differences].
 
+Weights of three namings are read: the published code's, which older timm shares; timm's since 0.9, where a merging of
+tokens belongs to the stage after it (`layers.1.downsample`); torchvision's (`features.1.0.attn.qkv`). All three number
+the differences of positions alike, and merge 2 x 2 tokens in the same order.
+
 References:
     Liu et al. (2021, ICCV), Swin Transformer; windows shift in maps of any size, as where it serves detection.
 """
@@ -15,7 +19,7 @@ References:
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +36,8 @@ from milkit.pixel.weights import Layer, load
 
 PATCH = 4
 """Pixels a side of a token."""
+
+Naming = Literal["published", "timm", "torchvision"]
 
 
 class Features(NamedTuple):
@@ -290,19 +296,41 @@ def check_heads(widths: Sequence[int], heads: Sequence[int]) -> None:
             raise ConfigError(f"Stage {stage} has {c} channels, which {k} heads do not divide; choose a divisor.")
 
 
-def torch_name(path: Sequence[object]) -> str:
-    """The published name of the parameter at `path` of a `SwinTrunk`'s state, as `layers.0.blocks.1.norm1.weight`."""
+def torch_name(path: Sequence[object], naming: Naming = "published") -> str:
+    """The name of the parameter at `path` of a `SwinTrunk`'s state, as `layers.0.blocks.1.norm1.weight`."""
     words = [str(p) for p in path]
     words[-1] = {"kernel": "weight", "scale": "weight"}.get(words[-1], words[-1])
     if words[0] == "norms":
         words[:2] = [f"norm{words[1]}"]
     if words[0] == "patch_embed" and words[1] != "norm":
         words.insert(1, "proj")
-    return ".".join(words)
+    if naming == "timm" and words[0] == "layers" and words[2] == "downsample":
+        words[1] = str(int(words[1]) + 1)
+    return ".".join(_of_torchvision(words) if naming == "torchvision" else words)
+
+
+def _of_torchvision(words: Sequence[str]) -> list[str]:
+    """Published words in torchvision's: a list of patches, blocks, merging, blocks, merging and so on."""
+    if words[0] == "patch_embed":
+        return ["features", "0", {"proj": "0", "norm": "2"}[words[1]], *words[2:]]
+    if words[0] != "layers":
+        return list(words)
+    stage, part, rest = int(words[1]), words[2], words[3:]
+    if part == "downsample":
+        return ["features", str(2 * stage + 2), *rest]
+    return ["features", str(2 * stage + 1), *({"fc1": "0", "fc2": "3"}.get(word, word) for word in rest)]
+
+
+def naming_of(arrays: Mapping[str, np.ndarray]) -> Naming:
+    """Which naming a file of weights has; the published one where none is recognised."""
+    if "features.0.0.weight" in arrays:
+        return "torchvision"
+    merges = [f"layers.{i}.downsample.norm.weight" in arrays for i in (0, 1)]
+    return "timm" if merges == [False, True] else "published"
 
 
 def load_trunk(trunk: SwinTrunk, arrays: Mapping[str, np.ndarray]) -> None:
-    """Fill a trunk with arrays in the published naming, in place.
+    """Fill a trunk with arrays in one of three namings, in place; see above.
 
     A classifier's file has no normalisation of each stage's result (`norm0`, `norm1`, ...), which then stays as it is.
     Stages after the trunk's last are not read.
@@ -310,13 +338,17 @@ def load_trunk(trunk: SwinTrunk, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         DataError: they do not fit.
     """
+    naming, last = naming_of(arrays), len(trunk.layers) - 1
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(trunk, nnx.Param))]
     paths = [path for path in paths if path[0] != "norms" or "norm0.weight" in arrays]
-    names = [Layer("/".join(map(str, path)), torch_name(path)) for path in paths]
-    last = len(trunk.layers) - 1
+    names = [Layer("/".join(map(str, path)), torch_name(path, naming)) for path in paths]
     later = "|".join(str(i) for i in range(last + 1, 4))
-    beyond = re.compile(rf"layers\.{last}\.downsample\.|layers\.({later})\.|norm\.|norm({later})\.|head\.")
-    idle = [n for n in arrays if beyond.match(n) or n.endswith((".relative_position_index", ".attn_mask"))]
+    beyond = rf"layers\.({later})\.|norm\.|norm({later})\.|head\."
+    if naming == "published":
+        beyond += rf"|layers\.{last}\.downsample\."
+    if naming == "torchvision":
+        beyond += rf"|features\.({'|'.join(str(i) for i in range(2 * last + 2, 8))})\."
+    idle = [n for n in arrays if re.match(beyond, n) or n.endswith((".relative_position_index", ".attn_mask"))]
     load(trunk, arrays, names, ignore=idle)
 
 

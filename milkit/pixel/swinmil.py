@@ -6,7 +6,8 @@ a side map. The fused map is their weighted mean. Each map's generalised mean is
 the loss is the sum of the four binary cross-entropies, as in SA-MIL.
 
 The paper's recipe: 256 x 256 pixels, weights of ImageNet, Adam, rate 1e-6 (side heads 1e-9), 4 images a step.
-`SwinMIL.from_scratch()` is for training without those weights.
+`SwinMIL.from_scratch()` is for training without those weights, `SwinMIL.pretrained(file)` for training with them at
+rates at which a few epochs are enough.
 
 Deviations:
     - The trunk ends after its third stage; the fourth, which the published code also runs, is read by nothing.
@@ -20,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -65,16 +67,22 @@ class SwinMIL:
     """Of the side maps in the fused one."""
     side_rate: float = 0.001  # the paper's: 1e-9 beside 1e-6
     """Learning rate of the side heads, as a share of the run's."""
+    trunk_rate: float = 1.0  # the paper's
+    """Learning rate of the trunk, as a share of the run's; 0 leaves it as it is, without stochastic depth, and spares
+    the backward pass through it."""
     remat: bool = False
     """Compute each block again for the gradient instead of keeping its features."""
     normalisation: Literal["training", "imagenet"] = "training"
     """How channels are standardised: by the training part, or as ImageNet's weights expect."""
+    weights: str = ""
+    """A `.safetensors` or `.npz` file from which the trunk of each run starts, in the naming of the published code, of
+    timm or of torchvision."""
 
     def __post_init__(self) -> None:
         some = "[1, inf)"
         check_fields(
             self, "model", channels=some, depths=some, heads=some, window="[2, 64]", drop_path="[0, 1)",
-            side_rate="(0, inf)",
+            side_rate="(0, inf)", trunk_rate="[0, inf)",
         )  # fmt: skip
         check_head(self.r, self.fusion_weights)
         check_heads([self.channels * 2**i for i in range(3)], self.heads)
@@ -88,16 +96,26 @@ class SwinMIL:
         """
         return replace(cls(channels=channels, depths=(2, 2, 2), side_rate=1.0, drop_path=0.0), **changes)
 
+    @classmethod
+    def pretrained(cls, weights: str, **changes: Any) -> "SwinMIL":
+        """The preset with ImageNet's weights of Swin-T; train it with Adam at a rate of about 1e-3.
+
+        That is the rate of the heads, which nobody has trained; the trunk has a twentieth, since a transformer's
+        trained weights stand less than a convolutional network's.
+        """
+        chosen: dict[str, Any] = {"side_rate": 1.0, "trunk_rate": 0.05, "normalisation": "imagenet"}
+        return cls(**{**chosen, "weights": weights, **changes})
+
     def learning_rate_scale(self, path: tuple[str, ...]) -> float:
         """The share of the run's learning rate that the parameter at `path` of the module's state has."""
-        return self.side_rate if path[0] == "heads" else 1.0
+        return {"trunk": self.trunk_rate, "heads": self.side_rate}.get(path[0], 1.0)
 
     def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> "SwinMILModule":
         """Make the module for images of `in_channels` and `out_features` labels."""
         return SwinMILModule(self, in_channels, out_features, rngs=rngs)
 
     def load(self, module: "SwinMILModule", arrays: Mapping[str, np.ndarray]) -> None:
-        """Fill the trunk with arrays in the published naming (`layers.0.blocks.0.attn.qkv.weight`); heads stay.
+        """Fill the trunk with arrays in the naming of the published code, of timm or of torchvision; heads stay.
 
         Raises:
             DataError: they do not fit.
@@ -115,7 +133,7 @@ class SwinMILModule(nnx.Module):
     """See `SwinMIL`."""
 
     def __init__(self, config: SwinMIL, in_channels: int, out_features: int, *, rngs: nnx.Rngs):
-        self.weights, self.r = config.fusion_weights, exponent(config.r)
+        self.weights, self.r, self.frozen = config.fusion_weights, exponent(config.r), config.trunk_rate == 0
         self.trunk = SwinTrunk(
             in_channels,
             config.channels,
@@ -132,7 +150,9 @@ class SwinMILModule(nnx.Module):
 
     def __call__(self, images: Images, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Maps "fused", "side1" to "side3", and the logit of the fused map's GM_r."""
-        stages = self.trunk(images.x, images.mask, deterministic=deterministic, rngs=rngs)
+        stages = self.trunk(images.x, images.mask, deterministic=deterministic or self.frozen, rngs=rngs)
+        if self.frozen:
+            stages = jax.lax.stop_gradient(stages)
         sides = [
             map_of_logits(head(x, mask), mask, images.mask) for head, (x, mask) in zip(self.heads, stages, strict=True)
         ]

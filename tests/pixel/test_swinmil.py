@@ -15,7 +15,7 @@ from flax import nnx
 
 from milkit.errors import ConfigError, DataError
 from milkit.pixel import SwinMIL
-from milkit.pixel.swin import SwinTrunk, WindowAttention, torch_name
+from milkit.pixel.swin import SwinTrunk, WindowAttention, load_trunk, torch_name
 from milkit.types import Batch, Images
 
 # half of the time to compile; what runs is small
@@ -215,6 +215,50 @@ def test_weights_by_their_published_names(shared):
         SMALL.load(module, {k: v for k, v in classifier.items() if k != "patch_embed.proj.bias"} | {"odd": np.zeros(1)})
 
 
+def of_a_classifier(naming):
+    """Shapes of a Swin of two stages of one block in a naming, written out by hand; and what lies above."""
+    c = 4
+    block = {"norm1.weight": (c,), "norm1.bias": (c,), "attn.qkv.weight": (3 * c, c), "attn.qkv.bias": (3 * c,)}
+    block |= {"attn.proj.weight": (c, c), "attn.proj.bias": (c,), "attn.relative_position_bias_table": (9, 2)}
+    block |= {"attn.relative_position_index": (16,), "norm2.weight": (c,), "norm2.bias": (c,)}
+    fc1, fc2 = ("mlp.0", "mlp.3") if naming == "torchvision" else ("mlp.fc1", "mlp.fc2")
+    block |= {f"{fc1}.weight": (4 * c, c), f"{fc1}.bias": (4 * c,), f"{fc2}.weight": (c, 4 * c), f"{fc2}.bias": (c,)}
+    merge = {"norm.weight": (4 * c,), "norm.bias": (4 * c,), "reduction.weight": (2 * c, 4 * c)}
+    twice = {k: tuple(2 * n for n in s) if "relative" not in k else s for k, s in block.items()}
+    patch, first, merging, second, head = {
+        "published": ("patch_embed.{}", "layers.0.blocks.0", "layers.0.downsample", "layers.1.blocks.0", "head"),
+        "timm": ("patch_embed.{}", "layers.0.blocks.0", "layers.1.downsample", "layers.1.blocks.0", "head.fc"),
+        "torchvision": ("features.0.{}", "features.1.0", "features.2", "features.3.0", "head"),
+    }[naming]
+    last = {"published": "layers.1.downsample", "timm": "layers.2.downsample", "torchvision": "features.4"}[naming]
+    conv, norm = ("0", "2") if naming == "torchvision" else ("proj", "norm")
+    shapes = {patch.format(conv) + ".weight": (c, 3, 4, 4), patch.format(conv) + ".bias": (c,)}
+    shapes |= {f"{patch.format(norm)}.{leaf}": (c,) for leaf in ("weight", "bias")}
+    for at, part in ((first, block), (merging, merge), (second, twice), (last, {"reduction.weight": (9, 9)})):
+        shapes |= {f"{at}.{k}": s for k, s in part.items()}
+    return shapes | {"norm.weight": (9,), f"{head}.weight": (9, 9)}
+
+
+@pytest.mark.parametrize("naming", ["published", "timm", "torchvision"])
+def test_three_namings_of_the_same_weights(naming):
+    """Each array gets a constant of its own; a few are looked up where they belong."""
+    shapes = of_a_classifier(naming)
+    arrays = {k: np.full(s, i + 1, np.float32) for i, (k, s) in enumerate(shapes.items())}
+    make = lambda: SwinTrunk(3, 4, (1, 1), (2, 2), window=2, rngs=nnx.Rngs(0))  # noqa: E731
+    trunk = nnx.eval_shape(make)
+    load_trunk(trunk, arrays)
+    fc2 = "features.3.0.mlp.3.weight" if naming == "torchvision" else "layers.1.blocks.0.mlp.fc2.weight"
+    merging = {"published": "layers.0.downsample", "timm": "layers.1.downsample", "torchvision": "features.2"}[naming]
+    got = trunk.layers[1].blocks[0].mlp.fc2.kernel[...], trunk.layers[0].downsample.reduction.kernel[...]
+    want = arrays[fc2].T, arrays[f"{merging}.reduction.weight"].T
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert trunk.layers[0].blocks[0].attn.relative_position_bias_table.shape == (2, 9)
+    gone = {k: v for k, v in arrays.items() if k != fc2}
+    with pytest.raises(DataError, match=f"missing: {fc2}"):
+        load_trunk(nnx.eval_shape(make), gone)
+
+
 def test_training_in_half_precision_is_finite():
     """With stochastic depth, an image smaller than a token, and a filler."""
     images, target = images_of((30, 32), (9, 3), (0, 0), height=30, width=32), jnp.array([1.0, 0.0, 1.0])
@@ -259,6 +303,7 @@ def test_learning_rates_of_heads():
     assert SwinMIL().learning_rate_scale(("heads", "0", "kernel")) == 0.001
     assert SwinMIL().learning_rate_scale(("trunk", "norms", "0", "scale")) == 1
     assert SwinMIL.from_scratch().learning_rate_scale(("heads", "0", "kernel")) == 1
+    assert SwinMIL.pretrained("swin.npz").learning_rate_scale(("trunk", "norms", "0", "scale")) == 0.05
 
 
 @pytest.mark.parametrize(
