@@ -24,6 +24,8 @@ def score(folder: Path, data: Any) -> dict[str, Any]:
     predictions = Predictions.read(folder / "predictions.csv")
     config = read_json(folder / "config.json")
     config = {**config, "experiment": {**config["experiment"], "data": to_json(data)}}
-    selection, columns = read_json(folder / "results.json")["selection"], recorded_columns(folder / "columns.csv")
+    results, columns = read_json(folder / "results.json"), recorded_columns(folder / "columns.csv")
     # of one split there is no spread over splits, which is what the sizes of training parts are for
-    return segmentation(folder, config, predictions, selection, columns, None, DRAWS)
+    return segmentation(
+        folder, config, predictions, results["selection"], columns, None, DRAWS, marks=results["marks"]
+    )  # fmt: skip
