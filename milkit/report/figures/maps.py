@@ -43,7 +43,7 @@ def sheet(shown: list[Shown]) -> Drawing:
         width = WIDE / COLUMNS - 0.25
         heights = [float(np.clip(width * s.map.shape[0] / s.map.shape[1], LOWEST, HIGHEST)) for s in shown]
         figure, grid = axes(
-            WIDE, sum(heights) + 0.32 * len(shown) + 0.55, nrows=len(shown), ncols=COLUMNS, squeeze=False,
+            WIDE, sum(heights) + 0.32 * len(shown) + 0.62, nrows=len(shown), ncols=COLUMNS, squeeze=False,
             gridspec_kw={"height_ratios": heights},
         )  # fmt: skip
         for row, one in zip(grid, shown, strict=True):
@@ -54,19 +54,17 @@ def sheet(shown: list[Shown]) -> Drawing:
             drawn = row[1].imshow(level, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
             row[2].imshow(_called(level >= one.threshold, truth), interpolation="nearest")
             for ax in row:
-                ax.set(xticks=[], yticks=[])
+                ax.set(xticks=[], yticks=[], anchor="N")
                 ax.grid(visible=False)
             for ax in row[:2]:
                 _outline(ax, truth)
             place, _, rest = one.said.partition(": ")
             row[0].set_ylabel(place, fontsize=9, fontweight="bold")
             row[0].set_title(_title(rest), fontsize=8.5, loc="left")
-            row[1].set_title("map", fontsize=8.5, loc="left")
+            row[1].set_title("map: probability of foreground", fontsize=8.5, loc="left")
             row[2].set_title(f"from {one.threshold:.3g} on", fontsize=8.5, loc="left")
-        bar = figure.colorbar(drawn, ax=grid[:, 1].tolist(), orientation="horizontal", shrink=0.9, aspect=30, pad=0.02)
-        bar.set_label("probability of foreground")
-        bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
-        _key(grid[-1, -1])
+        _scale(figure, grid[-1, 1], drawn, heights[-1])
+        _key(grid[-1, -1], heights[-1])
     said = "; ".join(one.said for one in shown)
     caption = (
         f"{said}. White outline: the truth. Right column: grey where foreground was found, orange where background was "
@@ -90,14 +88,22 @@ def _outline(ax: Any, truth: np.ndarray) -> None:
             ax.contour(truth.astype(np.float64), levels=[0.5], colors=[colour], linewidths=width)
 
 
-def _key(ax: Any) -> None:
-    """What the colours of the right column mean."""
+def _scale(figure: Any, ax: Any, drawn: Any, height: float) -> None:
+    """The colours of maps, as a bar below one of them whose height is given in inches."""
+    bar = figure.colorbar(
+        drawn, cax=ax.inset_axes((0.05, -0.17 / height, 0.9, 0.08 / height)), orientation="horizontal"
+    )
+    bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
+
+
+def _key(ax: Any, height: float) -> None:
+    """What the colours of the right column mean, below the last of them."""
     from matplotlib.patches import Patch
 
     names = (("found", RIGHT), ("too much", TOO_MUCH), ("missed", MISSED))
     handles = [Patch(facecolor=colour, edgecolor="#66717c", linewidth=0.6, label=name) for name, colour in names]
     how = {"ncols": 3, "handlelength": 1.2, "columnspacing": 1.2, "borderpad": 0.0}
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.08), **how)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.09 / height), **how)
 
 
 def _title(text: str) -> str:
