@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from milkit.models import ABMIL
     from milkit.search import Choice, Grid, LogUniform, Random, Tpe, Uniform
     from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival
-    from milkit.train.config import Adam, AdamW, Sgd, Train
+    from milkit.train.config import Adam, AdamW, Augment, Sgd, Train
     from milkit.types import Bags, Batch, Images, Output
 
 _WHERE = {
@@ -47,7 +47,7 @@ _WHERE = {
     "milkit.models": ("ABMIL",),
     "milkit.search": ("Choice", "Grid", "LogUniform", "Random", "Tpe", "Uniform"),
     "milkit.task": ("Binary", "MultiClass", "MultiLabel", "Regression", "Survival"),
-    "milkit.train.config": ("Adam", "AdamW", "Sgd", "Train"),
+    "milkit.train.config": ("Adam", "AdamW", "Augment", "Sgd", "Train"),
     "milkit.types": ("Bags", "Batch", "Images", "Output"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}

@@ -57,6 +57,9 @@ class ImageCrops:
     test_crops: bool = False
     """Let crops of test images be predicted, so that their maps can be stitched. Their label is unknown and written as
     0: metrics of the crops' labels then mean nothing, which the flow says. They reach up to the borders."""
+    test_stride: int | None = None
+    """Pixels from one crop of a test image to the next; None is `stride`. Less than `size` lets them overlap, and their
+    maps are blended."""
     max_gib: float = 0.0
     """The most memory that the crops may take; 0 is a quarter of the machine's."""
     pixel_masks: bool = False
@@ -67,10 +70,11 @@ class ImageCrops:
 
     def __post_init__(self) -> None:
         check_fields(
-            self, "data", size="[2, 4096]", stride="[1, 4096]", min_share="[0, 1)", max_gib="[0, inf)"
+            self, "data", size="[2, 4096]", stride="[1, 4096]", test_stride="[1, 4096]", min_share="[0, 1)",
+            max_gib="[0, inf)",
         )  # fmt: skip
-        if self.test_crops and self.stride > self.size:
-            raise ConfigError(f"data.stride is {self.stride}, but crops of {self.size} px would leave gaps.")
+        if self.test_crops and self._test_stride > self.size:
+            raise ConfigError(f"data.stride is {self._test_stride}, but test crops of {self.size} px would leave gaps.")
         if self.images.pixel_masks:
             raise ConfigError("The crops hand out masks, not their images: set pixel_masks=True of ImageCrops itself.")
 
@@ -156,10 +160,14 @@ class ImageCrops:
             )
         return dict(zip(opened.table.slide.tolist(), splits[0].role.tolist(), strict=True))
 
+    @property
+    def _test_stride(self) -> int:
+        return self.stride if self.test_stride is None else self.test_stride
+
     def _places(self, size: tuple[int, int], test: bool) -> np.ndarray:
         """Top left corners of an image's crops."""
         if test and min(size) >= self.size:
-            return windows(*size, self.size, self.size - self.stride)
+            return windows(*size, self.size, self.size - self._test_stride)
         return grid(*size, self.size, self.stride)
 
     def _labels(self, truth: np.ndarray, places: np.ndarray) -> np.ndarray:

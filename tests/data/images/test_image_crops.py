@@ -52,6 +52,14 @@ def test_labels_of_crops_by_hand(tmp_path):
     assert "left out 1: its split gives it no role" in said
 
 
+def test_crops_of_test_images_may_lie_closer(tmp_path):
+    apart = ImageCrops(images(tmp_path), size=4, stride=4, test_stride=2, test_crops=True).load(Binary(), "slide")
+    of = apart.columns["image"].tolist()
+    assert (of.count("0.png"), of.count("2.png")) == (4, 12)  # 8 x 10 pixels: 2 x 2 crops; 3 x 4 that overlap
+    with pytest.raises(ConfigError, match="gaps"):
+        ImageCrops(ImageCohort("t.csv"), size=4, stride=2, test_stride=5, test_crops=True)
+
+
 def test_a_share_of_each_class(tmp_path):
     study = ImageCrops(images(tmp_path), size=4, stride=2).load(HOLDS, "slide")
     # rows 0, 2, 4 and columns 0, 2, 4, 6; the crop at (0, 2) holds 2 of 16 pixels, (2, 2) the corner of the square
