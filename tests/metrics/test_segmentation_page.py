@@ -37,6 +37,7 @@ def test_every_metric_is_in_a_table(page):
         not in (
             "image_statistics",
             "label_threshold",
+            "oracle_component",
             "paired",
             "point_statistics",
             "per_patient",
