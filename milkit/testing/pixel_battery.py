@@ -300,7 +300,12 @@ def _extremes(s: PixelSubject, half: bool) -> None:
         for y in (0.0, 1.0):
             learned = _learned(s, images, y, half, state)
             what = f"{where}, all labels {y:.0f}"
-            expect_finite("Extremes have finite losses and gradients", what, (learned.values, learned.gradient))
+            expect_finite("Extremes have finite losses and gradients", what, _moves(learned))
+
+
+def _moves(learned: Learned) -> tuple[Any, Any]:
+    """What training goes on with: losses, and the gradient of parameters."""
+    return learned.values, learned.gradient[0]
 
 
 def _sure(state: Any, bias: float | None) -> Any:
@@ -322,9 +327,9 @@ def check_fillers(config: Any, out_features: int) -> None:
     sizes = s.sizes()
     contract = "Fillers are finite"
     expect_finite(contract, "fillers only", s.forward(s.state, s.images([(0, 0)] * 3, GARBAGE)))
-    expect_finite(contract, "fillers only, in training", _learned(s, s.images([(0, 0)] * 3, GARBAGE)))
+    expect_finite(contract, "fillers only, in training", _moves(_learned(s, s.images([(0, 0)] * 3, GARBAGE))))
     clean, dirty = (_learned(s, s.images([*sizes[:2], (0, 0)], fill)) for fill in (0.0, GARBAGE))
-    expect_finite(contract, "a filler beside images, in training", dirty)
+    expect_finite(contract, "a filler beside images, in training", _moves(dirty))
     for name, pair in {"the loss": (dirty.values[:2], clean.values[:2]), "a gradient": (dirty, clean)}.items():
         leaves = [jax.tree.leaves(t.gradient[0]) if isinstance(t, Learned) else [t] for t in pair]
         for got, want in zip(*leaves, strict=True):
