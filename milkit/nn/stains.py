@@ -30,6 +30,7 @@ def haematoxylin(rgb: Float[Array, "b h w 3"]) -> Float[Array, "b h w"]:
         Ruifrok & Johnston (2001), Quantification of histochemical staining by color deconvolution.
     """
     # the inverse in NumPy: its rows must not be rounded to a matrix unit's short products
-    amounts = np.linalg.inv(HED / np.linalg.norm(HED, axis=1, keepdims=True))[:, 0]
+    amounts = np.linalg.inv(HED / np.linalg.norm(HED, axis=1, keepdims=True))[:, 0].tolist()
     density = -jnp.log((rgb + 1.0) / (WHITE + 1.0))
-    return sum(density[..., i] * float(amount) for i, amount in enumerate(amounts))
+    red, green, blue = (density[..., i] * amount for i, amount in enumerate(amounts))
+    return red + green + blue

@@ -11,7 +11,7 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def averaged(x: Float[Array, "b h w"], mask: Bool[Array, "b h w"], sigma_px: flo
     return jnp.where(mask, blurred(x) / jnp.where(mask, seen, 1), 0)
 
 
-def _gaussian(n: int, sigma_px: float, dtype: jnp.dtype) -> Float[Array, "n n"]:
+def _gaussian(n: int, sigma_px: float, dtype: Any) -> Float[Array, "n n"]:
     """Weight of each pixel of a line in the average at each pixel."""
     place = jnp.arange(n, dtype=dtype)
     return jnp.exp(-0.5 * jnp.square((place[:, None] - place) / sigma_px))
