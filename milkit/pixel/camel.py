@@ -49,6 +49,8 @@ class CAMEL:
 
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
     position_aware: ClassVar[bool] = True
+    mirrored: ClassVar[bool] = False
+    """Cells of one image may differ by a pixel, and the larger ones come last."""
     chunked: ClassVar[bool] = False
 
     criterion: Criterion = "max_max"

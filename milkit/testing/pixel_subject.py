@@ -135,6 +135,8 @@ def moved(state: Any, seed: int) -> Any:
     noise = np.random.default_rng(seed)
 
     def move(a: Any) -> Any:
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            return a
         old, step = np.asarray(a), MOVED * noise.normal(size=a.shape)
         return jnp.asarray(np.where(old == 1, 1 + abs(step), old + step), a.dtype)
 
