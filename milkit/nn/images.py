@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from milkit.nn.convolution import convolution
 from milkit.nn.initialisers import torch_bias, torch_kernel
 
 ConvInit = Literal["torch", "he"]
@@ -76,6 +77,8 @@ class Conv(nnx.Module):
         x, kernel = masked(x, mask).astype(dtype), kernel.astype(dtype)
         if self.size == 1 and self.stride == 1:
             y = x @ kernel[0, 0]  # a matrix product is faster than a convolution of one tap
+        elif self.stride == 1:
+            y = convolution(x, kernel, self.dilation)
         else:
             beside = self.dilation * (self.size - 1) // 2
             y = jax.lax.conv_general_dilated(
