@@ -118,8 +118,8 @@ def _make(config: Any, out_features: int) -> PixelSubject:
     def forward(state: Any, images: Images) -> Output:
         return nnx.merge(graph, state, copy=True)(images, deterministic=True)
 
-    steps = [learner(config, graph, precision) for precision in ("float32", "bfloat16")]
-    return PixelSubject(config, out_features, graph, initial(0), forward, *steps, initial)
+    learn, learn_half = learner(config, graph, "float32"), learner(config, graph, "bfloat16")
+    return PixelSubject(config, out_features, graph, initial(0), forward, learn, learn_half, initial)
 
 
 _cached = lru_cache(maxsize=2)(_make)
