@@ -6,7 +6,9 @@ each other, from left to right.
 
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from milkit.execute.folder import write_bytes
 
 ROLES = ("validation", "test")
 """Whose maps are kept; those of training parts would fill disks."""
+WRITERS = 32
+"""Maps written at a time: each waits for the disk (8 ms one by one, 1.4 ms so), and a study of crops has thousands."""
 
 
 def map_file(run: str, selection: str, row: int) -> str:
@@ -32,14 +36,17 @@ def map_files(program: int, run: str, selection: str, role: str, bags: Sequence[
 
 def write_maps(folder: Path, run: str, selection: str, bags: Sequence[tuple]) -> None:
     """Write the maps of a run's images, (row, logits, map [h, w, c] of bytes), into a program's folder."""
+    kept = [(folder / map_file(run, selection, row), seen) for row, _, seen in bags if seen is not None]
+    for parent in {path.parent for path, _ in kept}:
+        parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(lambda one: _write(*one), kept))
+
+
+def _write(path: Path, seen: Any) -> None:
     from PIL import Image
 
-    for row, _, seen in bags:
-        if seen is None:
-            continue
-        pixels = np.concatenate([np.asarray(seen)[..., i] for i in range(np.asarray(seen).shape[-1])], 1)
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        path = folder / map_file(run, selection, row)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, file.getvalue())
+    map_ = np.asarray(seen)
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate([map_[..., i] for i in range(map_.shape[-1])], 1)).save(file, "PNG")
+    write_bytes(path, file.getvalue())
