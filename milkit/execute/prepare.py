@@ -321,6 +321,11 @@ def _engine(
         rate_scales=rate_scales(model, study.features, out_features, study.covariate_count),
     )
     if data is None and memory_of(train, study) == "stream":
+        if study.pixel_truth is not None:
+            raise ConfigError(
+                f"The pixels of {study.name!r} would be read while they are trained on, but masks of pixels "
+                "(pixel_masks=True) need them in memory. Set downsample, or train.memory='resident'."
+            )
         data = streamed(study, any(getattr(e.model, "position_aware", True) for e in variants(experiment)))
     if isinstance(data, Streamed):
         return stream_engine(setup, data, ladder(study.lengths, rungs, smallest), study, plan, experiment.seed)
