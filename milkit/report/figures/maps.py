@@ -43,7 +43,7 @@ def sheet(shown: list[Shown]) -> Drawing:
         width = WIDE / COLUMNS - 0.25
         heights = [float(np.clip(width * s.map.shape[0] / s.map.shape[1], LOWEST, HIGHEST)) for s in shown]
         figure, grid = axes(
-            WIDE, sum(heights) + 0.32 * len(shown) + 0.62, nrows=len(shown), ncols=COLUMNS, squeeze=False,
+            WIDE, sum(heights) + 0.32 * len(shown) + 0.5, nrows=len(shown), ncols=COLUMNS, squeeze=False,
             gridspec_kw={"height_ratios": heights},
         )  # fmt: skip
         for row, one in zip(grid, shown, strict=True):
@@ -93,7 +93,9 @@ def _scale(figure: Any, ax: Any, drawn: Any, height: float) -> None:
     bar = figure.colorbar(
         drawn, cax=ax.inset_axes((0.05, -0.17 / height, 0.9, 0.08 / height)), orientation="horizontal"
     )
-    bar.set_ticks([0, 0.5, 1], labels=["0", "0.5", "1"])
+    bar.set_ticks([])
+    for at, text, align in ((-0.02, "0", "right"), (1.02, "1", "left")):  # beside it: no room is needed below
+        bar.ax.text(at, 0.4, text, ha=align, va="center", fontsize=8, transform=bar.ax.transAxes)
 
 
 def _key(ax: Any, height: float) -> None:

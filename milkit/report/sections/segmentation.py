@@ -28,6 +28,21 @@ def segmentation(source: Source) -> list[Block]:
         return []
     if "reason" in found:
         return [Heading("Segmentation"), Paragraph(f"The maps could not be measured: {found['reason']}", "note")]
+    blocks = tables(found)
+    try:
+        pictures = _shown(source, found)
+    except (MilkitError, OSError) as error:  # images may be gone while numbers are still there
+        return [*blocks, Paragraph(f"No pictures: {error}", "note")]
+    return [*blocks, Pictures((save(sheet(pictures), source.folder),))] if pictures else blocks
+
+
+_UNCUT = ("auroc", "auprc", "auroc_per_image", "auprc_per_image", "prevalence", "pointing_game")
+"""What no cut changes."""
+_EVERYTHING = "The floor: what a map that calls every pixel foreground reaches on the same images."
+
+
+def tables(found: dict[str, Any]) -> list[Block]:
+    """What `segmentation` of `results.json` says, without pictures."""
     blocks: list[Block] = [Heading("Segmentation"), Paragraph(_what(found))]
     if marks := found.get("marks"):
         blocks.append(Notice("Read every number of this section with", tuple(_MARKS.get(m, m) for m in marks)))
@@ -40,16 +55,7 @@ def segmentation(source: Source) -> list[Block]:
     if floor := found.get("everything_foreground"):
         shown = {name: floor["metrics"][name] for name in _FLOOR if name in floor["metrics"]}
         blocks += [Heading("Everything foreground", 3), Paragraph(_EVERYTHING), _table(shown, strong)]
-    try:
-        pictures = _shown(source, found)
-    except (MilkitError, OSError) as error:  # images may be gone while numbers are still there
-        return [*blocks, Paragraph(f"No pictures: {error}", "note")]
-    return [*blocks, Pictures((save(sheet(pictures), source.folder),))] if pictures else blocks
-
-
-_UNCUT = ("auroc", "auprc", "auroc_per_image", "auprc_per_image", "prevalence", "pointing_game")
-"""What no cut changes."""
-_EVERYTHING = "The floor: what a map that calls every pixel foreground reaches on the same images."
+    return blocks
 
 
 def _table(metrics: dict[str, Any], strong: str | None) -> Table:
