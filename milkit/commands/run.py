@@ -160,7 +160,9 @@ def _own_images(targets: list[str], arguments: list[str]) -> "tuple[api.Stated, 
     if len(targets) > 1:
         raise ConfigError(f"{targets[0]} and {targets[1]}: a table of images is run by itself; run them one by one.")
     own = made(Path(targets[0]), arguments)
-    print("\n".join(own.said))
+    print("by default:\n  " + "\n  ".join(own.said))
+    if own.overrides:
+        print("  but for what the command line says: " + " ".join(own.overrides))
     return api.Stated(own.experiment.name, own.experiment), own.overrides
 
 
