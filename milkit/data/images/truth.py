@@ -50,9 +50,9 @@ def with_pixel_masks(study: Study, opened: OpenImages, task: Task) -> Study:
 
 def handed_out(
     study: Study,
-    codes: Sequence[UInt8[np.ndarray, "h w"] | None],
+    codes: Sequence[UInt8[np.ndarray, "_ _"] | None],
     said: str,
-    files: Mapping[str, UInt8[np.ndarray, "h w"]],
+    files: Mapping[str, UInt8[np.ndarray, "_ _"]],
 ) -> Study:
     """A study with what its bags' pixels are; its flow says so, and its digest covers the masks.
 
