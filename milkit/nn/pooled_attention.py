@@ -39,6 +39,8 @@ class PooledAttention(nnx.Module):
         key, value, seen = self.key(x, mask), self.value(x, mask), mask
         for _ in range(self.halvings):
             key, value, seen = max_pool(key), max_pool(value), pooled_mask(seen)
+        if not seen.size:
+            return x
         found = _attend(self.query(x, mask), key, value, seen)
         return x + (self.gamma[...] * found).astype(x.dtype)
 
