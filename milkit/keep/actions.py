@@ -143,7 +143,7 @@ def predict_images(
     model: str | Path,
     images: str | Path,
     out: str | Path,
-    how: Finding = Finding(),
+    how: Finding | None = None,
     *,
     force: bool = False,
     trust_source: bool = False,
@@ -155,7 +155,7 @@ def predict_images(
         model: a model folder.
         images: a folder of images, or one.
         out: the folder to make.
-        how: threshold, windows, what is shown.
+        how: threshold, windows, what is shown; None for the model's own.
         force: replace the predictions in `out`.
         trust_source: import the saved source of a model that is not milkit's own.
         tell: (images done, images in all), called after each.
@@ -168,7 +168,7 @@ def predict_images(
     """
     refuse_existing(Path(out), PREDICTION, WHAT, force=force)
     kept = load_model(model, trust_source=trust_source)
-    return find_in_images(kept, Path(images), Path(out), how, force=force, tell=tell)
+    return find_in_images(kept, Path(images), Path(out), how or Finding(), force=force, tell=tell)
 
 
 def _refuse_images(kept: Kept) -> None:
