@@ -1,4 +1,4 @@
-"""Training on a GPU: small nets, wide bags, a CAMELYON16-scale study and streaming, each beside the roofline.
+"""Training on a GPU: small nets, wide bags, a CAMELYON16-scale study, streaming, pixels: each beside the roofline.
 
     python -m benchmarks.gpu --out benchmarks/results/gpu.json          # `make gpu`; under 10 minutes on an H100
     python -m benchmarks.gpu --scale 0.1                                # a tenth of the instances
@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import jax
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.roofline import beside, gated_step, limits
+from benchmarks.pixel_speed import Case, of_milkit
+from benchmarks.roofline import beside, best_of, gated_step, limits
 from milkit.data.cohort import Cohort
 from milkit.data.memory import in_memory
 from milkit.data.protocol import KFold
@@ -212,7 +214,35 @@ def streaming(scale: float, limit: Any) -> dict[str, Any]:
     } | beside(min(times[1:]), steps, flops, moved, limit)  # fmt: skip
 
 
-PARTS = {"small_nets": small_nets, "wide_bags": wide_bags, "camelyon": camelyon, "streaming": streaming}
+def pixels(scale: float, limit: Any) -> dict[str, Any]:
+    """A training step of SA-MIL on 4 images of 256 x 256 pixels, VGG's channels, beside its convolutions' arithmetic.
+
+    Counted are the 3x3 convolutions alone: forward, and the gradients of kernel and input (not of the images).
+    """
+    side = max(16, int(256 * scale) // 8 * 8)
+    case = Case("samil", (64, 128, 256), side, 4)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(case.batch, side, side, 3)).astype(np.float32)
+    train, _, parameters = of_milkit(case, x, np.arange(case.batch) % 2)
+    train()
+    seconds = best_of(train, 20)
+    first, *others = [
+        2.0 * 9 * a * b * case.batch * (side >> stage) ** 2
+        for stage, channels in enumerate(((3, 64, 64), (64, 128, 128), (128, 256, 256, 256)))
+        for a, b in pairwise(channels)
+    ]
+    flops = 2 * first + 3 * sum(others)
+    roofline = flops / limit["flops_float32"]
+    return {
+        "side": side, "batch": case.batch, "parameters": parameters, "milliseconds": round(1e3 * seconds, 3),
+        "images_a_second": round(case.batch / seconds, 1), "convolution_gflop": round(flops / 1e9, 2),
+        "roofline_milliseconds": round(1e3 * roofline, 3), "times_roofline": round(seconds / roofline, 2),
+    }  # fmt: skip
+
+
+PARTS = {
+    "small_nets": small_nets, "wide_bags": wide_bags, "camelyon": camelyon, "streaming": streaming, "pixels": pixels,
+}  # fmt: skip
 
 
 def main() -> int:

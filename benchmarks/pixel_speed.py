@@ -1,24 +1,25 @@
-"""A training step and a prediction of SA-MIL: milkit against the same architecture in PyTorch, on a CPU.
+"""Training steps and predictions of pixel-level networks: milkit against the same ones in PyTorch, on a CPU.
 
-    python -m benchmarks.pixel_speed --out benchmarks/results/pixel_speed.json      # needs the extra `bench`
+    python -m benchmarks.pixel_speed --out benchmarks/results/pixel_speed.json      # 5 minutes; needs the extra `bench`
+    python -m benchmarks.pixel_speed --only 64 unet                                 # some rows
 
-The PyTorch network is written here from the paper: three VGG stages with batch normalisation, criss-cross attention
-twice, sides, fusion, the sum of four binary cross-entropies of generalised means, one step of Adam. It is run with
-channels first and channels last, on one thread and on one a core, and the fastest of the four, by its least time, is
-what counts. Batches of 4 at the width of `SAMIL.from_scratch()`. All are run in turns. `ratio_of_least` compares the
-least times: what else the machine does only ever adds time, and most to PyTorch's threads, which wait for each other;
-`ratio_median`, the median of turns side by side, means something on a machine that does nothing else (`load_before`).
-The last line is one JSON object.
+The PyTorch networks (`benchmarks/pixel_peers.py`) are written from the papers and have as many parameters as milkit's,
+or nothing is timed. SA-MIL: its own loss; U-Net and the EfficientNet-Lite0 trunk: the mean square of what they give.
+Every step ends with Adam. PyTorch has its images channels first and channels last; the faster counts.
+
+The process is pinned to one core and both have one thread. All take turns, and what counts is the least *processor
+time* of a turn, so that other work on the machine is not counted but for what it takes of caches and memory bandwidth
+(`load_before` tells of it). With `--cores 2` both have two threads and the least wall time counts, which means
+something only on a machine that does nothing else. The last line is one JSON object.
 """
 
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,169 +27,164 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.machine import machine
-from milkit.pixel import SAMIL
+from milkit.pixel import SAMIL, EfficientNetLite0, UNet
 from milkit.types import Batch, Images
 
-SIDES, BATCH = (64, 128), 4
+
+class Case(NamedTuple):
+    """A row: the model's name and width, pixels a side, images a step."""
+
+    model: str
+    width: tuple[int, ...]
+    side: int
+    batch: int
 
 
-def milkit_programs(x: np.ndarray, y: np.ndarray) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A step of Adam that keeps its state between calls, and a prediction."""
-    config = SAMIL.from_scratch()
-    graph, params, buffers = nnx.split(config.build(3, 1, rngs=nnx.Rngs(0)), nnx.Param, ...)
-    images = Images(jnp.asarray(x), jnp.ones(x.shape[:3], bool))
-    target = jnp.asarray(y)
-    batch = Batch(images, target.astype(jnp.int32), jnp.ones(len(y)), jnp.arange(len(y)))
+CASES = {
+    "64": Case("samil", (16, 32, 64), 64, 4),
+    "128": Case("samil", (16, 32, 64), 128, 4),
+    "256": Case("samil", (16, 32, 64), 256, 4),
+    "paper": Case("samil", (64, 128, 256), 128, 4),
+    "unet": Case("unet", (16, 32, 64, 128), 64, 16),
+    "lite0": Case("lite0", (), 112, 8),
+}
+Programs = tuple[Callable[[], Any], Callable[[], Any], int]
+"""A step that keeps its state between calls, a prediction, and the number of parameters."""
 
-    def loss(params: Any, buffers: Any) -> Any:
+
+def of_milkit(case: Case, x: np.ndarray, y: np.ndarray) -> Programs:
+    configs: dict[str, Callable[[], Any]] = {
+        "samil": lambda: SAMIL.from_scratch(width=case.width),
+        "unet": lambda: UNet.from_scratch(width=case.width),
+        "lite0": EfficientNetLite0,
+    }
+    config = configs[case.model]()
+    labels = () if case.model == "lite0" else (1,)
+    graph, params, buffers = nnx.split(config.build(3, *labels, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    mask, target, image = jnp.ones(x.shape[:3], bool), jnp.asarray(y), jnp.asarray(x)
+
+    def found(module: Any, x: Any, mask: Any, deterministic: bool) -> Any:
+        if case.model == "lite0":
+            return module(x, mask, deterministic=deterministic)[-1][0]
+        return module(Images(x, mask), deterministic=deterministic)
+
+    def loss(params: Any, buffers: Any, x: Any, mask: Any) -> Any:
         module = nnx.merge(graph, params, buffers, copy=True)
-        output = module(images, deterministic=False)
+        output = found(module, x, mask, False)
+        after = nnx.state(module, nnx.Not(nnx.Param))
+        if case.model != "samil":
+            values = output if case.model == "lite0" else output.extras["maps"]["fused"]
+            return jnp.square(values).mean(), after
+        batch = Batch(Images(x, mask), target.astype(jnp.int32), jnp.ones(len(y)), jnp.arange(len(y)))
         values, _ = config.objective(output, batch, lambda z: jax.nn.softplus(z[:, 0]) - target * z[:, 0])
-        return values.mean(), nnx.state(module, nnx.Not(nnx.Param))
+        return values.mean(), after
 
-    def step(params: Any, buffers: Any, m: Any, v: Any, t: Any) -> Any:
-        (_, buffers), g = jax.value_and_grad(loss, has_aux=True)(params, buffers)
+    def step(params: Any, buffers: Any, m: Any, v: Any, t: Any, x: Any, mask: Any) -> Any:
+        (_, buffers), g = jax.value_and_grad(loss, has_aux=True)(params, buffers, x, mask)
         m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, g)
         v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
         rate = 1e-3 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
         params = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), params, m, v)
         return params, buffers, m, v, t + 1
 
+    def prediction(params: Any, buffers: Any, x: Any, mask: Any) -> Any:
+        output = found(nnx.merge(graph, params, buffers), x, mask, True)
+        return output if case.model == "lite0" else output.extras["maps"]["fused"]
+
     zero = jax.tree.map(jnp.zeros_like, params)
     state = [params, buffers, zero, jax.tree.map(jnp.copy, zero), jnp.ones(())]
+    count = sum(p.size for p in jax.tree.leaves(params))
     stepped = jax.jit(step, donate_argnums=(0, 1, 2, 3, 4))
-    predicted = jax.jit(lambda p, b: nnx.merge(graph, p, b)(images).extras["maps"]["fused"])
+    predicted = jax.jit(prediction)
 
     def train() -> None:
-        state[:] = stepped(*state)
+        state[:] = stepped(*state, image, mask)
         jax.block_until_ready(state[0])
 
-    return train, lambda: jax.block_until_ready(predicted(state[0], state[1]))
+    return train, lambda: jax.block_until_ready(predicted(state[0], state[1], image, mask)), count
 
 
-def torch_programs(
-    x: np.ndarray, y: np.ndarray, last: bool, threads: int
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def of_torch(case: Case, x: np.ndarray, y: np.ndarray, last: bool, threads: int) -> Programs:
     """The same in PyTorch, channels last or first."""
     import torch
-    import torch.nn.functional as f
-    from torch import nn
 
-    class CrissCross(nn.Module):
-        def __init__(self, c: int):
-            super().__init__()
-            self.q, self.k, self.v = nn.Conv2d(c, c // 8, 1), nn.Conv2d(c, c // 8, 1), nn.Conv2d(c, c, 1)
-            self.gamma = nn.Parameter(torch.zeros(1))
+    from benchmarks import pixel_peers as peers
 
-        def forward(self, x: Any) -> Any:
-            b, _, h, w = x.shape
-            q, k, v = self.q(x), self.k(x), self.v(x)
-
-            def lines(a: Any, order: tuple[int, ...]) -> Any:
-                return a.permute(*order).reshape(-1, a.shape[order[2]], a.shape[1])
-
-            column, row = (0, 3, 2, 1), (0, 2, 3, 1)
-            e_column = lines(q, column) @ lines(k, column).transpose(1, 2)
-            e_column = e_column.masked_fill(torch.eye(h, dtype=torch.bool), -torch.inf)
-            e_column = e_column.view(b, w, h, h).transpose(1, 2)
-            e_row = (lines(q, row) @ lines(k, row).transpose(1, 2)).view(b, h, w, w)
-            weight = torch.cat([e_column, e_row], -1).softmax(-1)
-            of_column = weight[..., :h].transpose(1, 2).reshape(b * w, h, h) @ lines(v, column)
-            of_row = weight[..., h:].reshape(b * h, w, w) @ lines(v, row)
-            total = of_column.view(b, w, h, -1).permute(0, 3, 2, 1) + of_row.view(b, h, w, -1).permute(0, 3, 1, 2)
-            return x + self.gamma * total
-
-    def stage(c: int, d: int, depth: int) -> Any:
-        layers: list[Any] = []
-        for i in range(depth):
-            layers += [nn.Conv2d(d if i else c, d, 3, padding=1), nn.BatchNorm2d(d), nn.ReLU(inplace=True)]
-        return nn.Sequential(*layers)
-
-    class Network(nn.Module):
-        def __init__(self, width: tuple[int, ...]):
-            super().__init__()
-            before = (3, *width)
-            self.stages = nn.ModuleList(stage(c, d, n) for c, d, n in zip(before, width, (2, 2, 3), strict=False))
-            self.attention = nn.ModuleList(CrissCross(c) for c in width)
-            self.heads = nn.ModuleList(nn.Conv2d(c, 1, 1) for c in width)
-
-        def forward(self, x: Any) -> list[Any]:
-            size, sides = x.shape[2:], []
-            for stage, attention, head in zip(self.stages, self.attention, self.heads, strict=True):
-                x = stage(x)
-                x = f.max_pool2d(attention(attention(x)), 2)
-                large = f.interpolate(head(x), size=size, mode="bilinear", align_corners=True)
-                sides.append(torch.sigmoid(large))
-            return [0.2 * sides[0] + 0.35 * sides[1] + 0.45 * sides[2], *sides]
-
+    torch.set_num_threads(threads)
     layout = torch.channels_last if last else torch.contiguous_format
-    network = Network(SAMIL.from_scratch().width).to(memory_format=layout)
+    made: dict[str, Callable[[], Any]] = {
+        "samil": lambda: peers.SAMIL(case.width),
+        "unet": lambda: peers.UNet(case.width),
+        "lite0": peers.Lite0,
+    }
+    network = made[case.model]().to(memory_format=layout)
+    loss = peers.samil_loss if case.model == "samil" else peers.mean_square
     images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     target = torch.from_numpy(y.astype(np.float32))
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
 
     def train() -> None:
-        torch.set_num_threads(threads)
         network.train()
         adam.zero_grad()
-        maps = network(images)
-        bags = [(m**4).mean((1, 2, 3)).clamp(1e-12, 1) ** 0.25 for m in maps]
-        sum(f.binary_cross_entropy(p.clamp(1e-7, 1 - 1e-7), target) for p in bags).backward()
+        loss(network(images), target).backward()
         adam.step()
 
     def predict() -> None:
-        torch.set_num_threads(threads)
         network.eval()
         with torch.inference_mode():
             network(images)
 
-    return train, predict
+    return train, predict, sum(p.numel() for p in network.parameters())
 
 
-def compared(side: int, repeats: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(side)
-    x = rng.normal(size=(BATCH, side, side, 3)).astype(np.float32)
-    y = np.arange(BATCH) % 2
-    programs = {"milkit": milkit_programs(x, y)}
-    for last in (False, True):
-        for threads in sorted({1, os.cpu_count() or 1}):
-            name = f"torch{'_channels_last' if last else ''}_{threads}_threads"
-            programs[name] = torch_programs(x, y, last, threads)
+def compared(name: str, turns: int, cores: int) -> list[dict[str, Any]]:
+    case = CASES[name]
+    rng = np.random.default_rng(case.side)
+    x = rng.normal(size=(case.batch, case.side, case.side, 3)).astype(np.float32)
+    y = np.arange(case.batch) % 2
+    programs = {"milkit": of_milkit(case, x, y)}
+    programs |= {
+        f"torch_channels_{'last' if last else 'first'}": of_torch(case, x, y, last, cores) for last in (False, True)
+    }
+    counts = {who: count for who, (_, _, count) in programs.items()}
+    if len(set(counts.values())) > 1:
+        raise SystemExit(f"{name}: these are not the same network, their numbers of parameters are {counts}.")
+    clock = time.process_time if cores == 1 else time.perf_counter
     rows = []
     for i, what in enumerate(("training step", "prediction")):
-        seconds: dict[str, list[float]] = {name: [] for name in programs}
-        for turn in range(repeats + 2):
-            for name, pair in programs.items():
-                start = time.perf_counter()
+        seconds: dict[str, list[float]] = {who: [] for who in programs}
+        for turn in range(turns + 1):
+            for who, pair in programs.items():
+                start = clock()
                 pair[i]()
-                if turn >= 2:
-                    seconds[name].append(time.perf_counter() - start)
-        middle = {name: statistics.median(s) for name, s in seconds.items()}
-        best = min(sorted(programs.keys() - {"milkit"}), key=lambda name: min(seconds[name]))
-        ratios = [a / b for a, b in zip(seconds["milkit"], seconds[best], strict=True)]
-        rows.append(
-            {
-                "what": what,
-                "side": side,
-                "batch": BATCH,
-                "milliseconds": {name: round(1e3 * s, 2) for name, s in middle.items()},
-                "least_milliseconds": {name: round(1e3 * min(s), 2) for name, s in seconds.items()},
-                "milkit_images_a_second": round(BATCH / middle["milkit"], 1),
-                "fastest_torch": best,
-                "ratio_median": round(statistics.median(ratios), 3),
-                "ratio_of_least": round(min(seconds["milkit"]) / min(seconds[best]), 3),
-            }
-        )
+                if turn:
+                    seconds[who].append(clock() - start)
+        least = {who: min(s) for who, s in seconds.items()}
+        best = min(sorted(least.keys() - {"milkit"}), key=lambda who: least[who])
+        rows.append({
+            "what": what, **case._asdict(), "parameters": counts["milkit"],
+            "least_milliseconds": {who: round(1e3 * s, 2) for who, s in least.items()},
+            "milkit_images_a_second": round(case.batch / least["milkit"], 1),
+            "torch_images_a_second": round(case.batch / least[best], 1),
+            "fastest_torch": best, "ratio": round(least["milkit"] / least[best], 3), "turns": turns,
+        })  # fmt: skip
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="pixels a side of the images")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=1, help="threads of both; with 1 processor time is taken")
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     options = parser.parse_args()
-    found = {"machine": machine(), "rows": [row for side in options.sides for row in compared(side, options.repeats)]}
+    on = machine()
+    if hasattr(os, "sched_setaffinity"):  # before JAX counts the cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
+    rows = [row for name in options.only for row in compared(name, options.turns, options.cores)]
+    command = f"python -m benchmarks.pixel_speed --turns {options.turns} --cores {options.cores}"
+    clock = "processor time" if options.cores == 1 else "wall time"
+    found = {"command": command, "cores": options.cores, "clock": clock, "machine": on, "rows": rows}
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
