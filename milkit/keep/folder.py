@@ -277,8 +277,8 @@ def read_model(folder: Path, own: Mapping[str, type] | None = None) -> Kept:
 
 def without_weights(model: Any) -> Any:
     """A model that does not ask for the file of weights that its training began with: a kept one has its own."""
-    named = dataclasses.is_dataclass(model) and not isinstance(model, type) and getattr(model, "weights", "")
-    return dataclasses.replace(model, weights="") if named else model
+    named = getattr(model, "weights", "")
+    return dataclasses.replace(model, weights="") if named and isinstance(named, str) else model
 
 
 def stacked_like(model: Any, in_features: int, out_features: int, members: int, covariates: int = 0) -> tuple[Any, Any]:
