@@ -44,12 +44,12 @@ PRESETS = {
     "CDWSMIL": (CDWSMIL(width=WIDTH), 2, COSTLY[1:]),  # an objective of its own
     "SwinMIL": (SwinMIL(channels=4, depths=(1, 1, 1), heads=(1, 1, 1), window=2), 2, ()),
     "UNet": (UNet(width=(2, 4)), 2, ("runs",)),
-    "FCN8s": (FCN8s(width=NARROW, hidden=8, dropout=0.1), 2, ("half", "runs")),
-    "SegNet": (SegNet(width=NARROW), 2, ("half", "runs")),
-    "PSPNet": (PSPNet(backbone=TRUNK, bins=(1, 2), hidden=2), 2, ("half", "runs")),
+    "FCN8s": (FCN8s(width=NARROW, hidden=8, dropout=0.1), 2, COSTLY[1:]),
+    "SegNet": (SegNet(width=NARROW), 2, COSTLY[1:]),
+    "PSPNet": (PSPNet(backbone=TRUNK, bins=(1, 2), hidden=2), 2, COSTLY[1:]),
     "CAM": (CAM(backbone=TRUNK), 2, ()),
     "CAMEL": (CAMEL(backbone=TRUNK, lattice=2), 2, ("half", "runs")),
-    "DCGN": (DCGN(network=UNet(width=(2, 4))), 1, ()),
+    "DCGN": (DCGN(network=UNet(width=(2, 4))), 1, COSTLY[1:]),
     "StainThreshold": (StainThreshold(sigma_px=2.0), 1, ()),
     "Everything": (Everything(), 1, ()),
 }
