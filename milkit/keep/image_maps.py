@@ -27,6 +27,8 @@ from milkit.types import Images
 
 STEP = 32
 """Windows start at multiples of this: five poolings by 2, which no model here exceeds."""
+LEAST = 16
+"""Fewest pixels a side of windows that are asked for: smaller ones see nothing and take for ever."""
 SAME = 1e-6
 """Maps that differ by less are the same."""
 
@@ -76,7 +78,7 @@ class Viewer:
             ConfigError: a window smaller than the model's poolings need, or a model without maps.
         """
         canvas = (window, window) if window else tuple(kept.facts["images"]["canvas"])
-        smallest = getattr(kept.model, "smallest_side", 1)
+        smallest = max(getattr(kept.model, "smallest_side", 1), LEAST if window else 1)
         if min(canvas) < smallest:
             raise ConfigError(
                 f"Windows of {min(canvas)} px are too small for {type(kept.model).__name__}, which needs {smallest} px "

@@ -263,7 +263,7 @@ def test_wrong_questions(model, folder, tmp_path, capsys, kept):
         (["--cohort", "t.csv"], "--cohort is for models of slides' features"),
         (["--mpp", "column"], "give the micrometres a pixel"),
         (["--threshold", "2"], "threshold"),
-        (["--window", "1"], "too small"),
+        (["--window", "4"], "too small"),
     ):
         assert main(["predict", str(model), str(folder), "--out", str(out), *option]) == 2
         assert message in capsys.readouterr().err
