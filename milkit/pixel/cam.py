@@ -55,7 +55,8 @@ class CAM:
     squash: Literal["sigmoid", "max"] = "sigmoid"
     """How activations become [0, 1]; see above. Grad-CAM has no scale of its own: `max` only."""
     trunk_rate: float = 1.0
-    """Learning rate of the trunk, as a share of the run's; 0.1 or less where it has weights already, 0 leaves them."""
+    """Learning rate of the trunk, as a share of the run's; 0.1 or less where it has weights already. 0 leaves the trunk
+    as it is, at a third of the time a step: it then normalises by running statistics."""
     normalisation: Literal["training", "imagenet"] = "training"
     """How channels are standardised: by the training part, or as ImageNet's weights expect."""
     weights: str = ""
@@ -120,6 +121,7 @@ class CAMClassifier(nnx.Module):
 
     def __init__(self, config: CAM, in_channels: int, out_features: int, *, rngs: nnx.Rngs):
         self.method, self.squash, self.seen = config.method, config.squash, config.stage
+        self.frozen = config.trunk_rate == 0
         self.smallest = config.smallest_side
         self.trunk = config.backbone.build(in_channels, rngs=rngs)
         self.head = linear(config.backbone.channels[-1], out_features, rngs=rngs)
@@ -136,7 +138,9 @@ class CAMClassifier(nnx.Module):
                 f"Images of {mask.shape[1]} x {mask.shape[2]} pixels are too small for the backbone; it needs at least "
                 f"{self.smallest} pixels a side."
             )
-        features = self.trunk(images.x, mask, deterministic=deterministic)
+        features = self.trunk(images.x, mask, deterministic=deterministic or self.frozen)
+        if self.frozen:
+            features = jax.lax.stop_gradient(features)
         last, logits = features[-1], self._logits(features[-1])
         if self.method == "cam":
             kernel = self.head.kernel[...]

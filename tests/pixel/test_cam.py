@@ -124,6 +124,18 @@ def test_learning_rates():
     assert config.learning_rate_scale(("head", "kernel")) == 1
 
 
+def test_a_trunk_at_rate_0_stays_as_it_is():
+    images = images_of((16, 16), (16, 12), height=16, width=16)
+    for rate, still in ((0.0, True), (0.1, False)):
+        module = built(CAM(SMALL, trunk_rate=rate))
+        before = jax.tree.map(jnp.copy, nnx.state(module.trunk))
+        gradient = nnx.grad(lambda m: m(images, deterministic=False).logits.sum())(module)
+        assert all(bool((g == 0).all()) == still for g in jax.tree.leaves(gradient["trunk"]))
+        after = nnx.state(module.trunk)  # running statistics
+        same = jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), before, after))
+        assert all(same) == still
+
+
 def test_learns_where_a_square_is_from_image_labels_alone():
     rng = np.random.default_rng(0)
     x = rng.normal(0, 0.3, (6, 24, 24, 3)).astype(np.float32)
