@@ -10,6 +10,7 @@ and scored, at half their resolution (about 1.24 um a pixel); claims rest on the
 """
 
 from dataclasses import replace
+from typing import Any
 
 from experiments.weak_segmentation import LITE0, Row, study
 from milkit import Adam, Augment, Binary, Experiment, GivenFolds, ImageCrops, KnownImages, Train
@@ -44,7 +45,7 @@ def rows_of(base: Experiment, size: int) -> tuple[Row, ...]:
     def named(name: str) -> str:
         return f"{name}_{size}"
 
-    models = {
+    models: dict[str, Any] = {
         "cam": CAM.pretrained(LITE0, trunk_rate=0.0),
         "baseline": Baseline.pretrained(LITE0, trunk_rate=0.0),
         "dwsmil": DWSMIL.pretrained(LITE0, trunk_rate=0.0),

@@ -78,16 +78,15 @@ def tested_folds() -> list[int]:
 
 def of_split(experiment: Experiment, split: str) -> list[Experiment]:
     """The experiments of a split: one of the official, three of the patient-grouped, as it stands of any other."""
-    data = experiment.data
-    crops = isinstance(data, ImageCrops)
-    images = data.images if crops else data
     if split == "as stated":
         return [experiment]
-    assert isinstance(images, KnownImages)
-    parts = [replace(images, split="official")]
+    crops = experiment.data
+    assert isinstance(crops, ImageCrops)
+    assert isinstance(crops.images, KnownImages)
+    parts = [replace(crops.images, split="official")]
     if split == "patients":
-        parts = [replace(images, split="patients", fold=fold, folds=FOLDS) for fold in tested_folds()]
-    return [replace(experiment, data=replace(data, images=part) if crops else part) for part in parts]
+        parts = [replace(crops.images, split="patients", fold=fold, folds=FOLDS) for fold in tested_folds()]
+    return [replace(experiment, data=replace(crops, images=part)) for part in parts]
 
 
 def trained(row: Row, split: str, out: Path) -> list[Path]:
@@ -206,7 +205,7 @@ def differences(rows: Sequence[Row], split: str, seen: dict[str, Measured], metr
         summary = seen[name].summary
         assert summary is not None
         found.append(compare_segmentations(seen[name].chosen, seen[other].chosen, summary=summary)[metric])
-    corrected = holm([d.sampling.p for d in found]) if found else []
+    corrected = holm([d.sampling.p for d in found])
     return [
         {
             "first": name, "second": other, "split": split, "metric": metric,

@@ -1,0 +1,47 @@
+"""What each part of SA-MIL does on GlaS: one thing changed at a time, crops of 64 px with one label each.
+
+    python -m experiments.glas_ablation --out RUNS        # results/glas_ablation.json; goes on where it stopped
+
+The grid: how often attention is applied (R), which attention, the exponent r of the pooled probability, sides, fusion,
+the trunk's depth, trained further or not, pretrained or not. The official split, one run each: 80 test images, most of
+whose patients are in training too, so this table describes and proves nothing; intervals draw patients. `samil` is the
+paper's setting on a frozen trunk (`experiments.glas_weak`, row samil_64).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from experiments.glas_weak import samil_64
+from experiments.weak_segmentation import LITE0, Row, study
+from milkit.pixel import SAMIL, EfficientNetLite0
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "R0": {"recurrences": 0},
+    "R1": {"recurrences": 1},
+    "R3": {"recurrences": 3},
+    "full_attention": {"attention": "full"},
+    "r1": {"r": 1.0},
+    "r2": {"r": 2.0},
+    "r8": {"r": 8.0},
+    "r_max": {"r": "max"},
+    "last_side_only": {"sides": False},
+    "learned_fusion": {"fusion": "learned"},
+    "trunk_of_3_stages": {"backbone": EfficientNetLite0(stages=3)},
+    "trunk_of_5_stages": {"backbone": EfficientNetLite0(stages=5, head=False)},
+    "trunk_trained": {"trunk_rate": 0.1},
+    "not_pretrained": {"trunk_rate": 1.0, "weights": "", "normalisation": "training"},
+}
+
+
+def changed(changes: dict[str, Any]) -> SAMIL:
+    """The preset on a frozen trunk with some things changed."""
+    return SAMIL.pretrained(LITE0, **{"trunk_rate": 0.0, **changes})
+
+
+ROWS = (
+    Row("samil", samil_64),
+    *(Row(name, replace(samil_64, model=changed(c)), against=("samil",)) for name, c in CHANGES.items()),
+)
+
+if __name__ == "__main__":
+    study("glas_ablation", __doc__ or "", ROWS, ("official",))
