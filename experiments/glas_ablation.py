@@ -35,7 +35,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def changed(changes: dict[str, Any]) -> SAMIL:
     """The preset on a frozen trunk with some things changed."""
-    return SAMIL.pretrained(LITE0, **{"trunk_rate": 0.0, **changes})
+    return replace(SAMIL.pretrained(LITE0, trunk_rate=0.0), **changes)
 
 
 ROWS = (
