@@ -5,6 +5,7 @@
 #   make parity   the checks that need torch or torchmil
 #   make ray      executors on a real Ray cluster of two nodes, one of which is killed; installs ray
 #   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
+#   make study-segmentation  glands and epithelium from labels of crops and images (needs GlaS and the colon images)
 #   make algorithmic  every model on the algorithmic tests: docs/algorithmic.md and its JSON, 13 minutes of one core
 #   make bench    speed against PyTorch and torchmil on this machine, under 15 minutes; JSON under benchmarks/results
 #   make gpu      tests and benchmarks on a GPU, under 10 minutes (make gpu BIN=/path/to/bin for a python that is there)
@@ -19,7 +20,7 @@ SOMA   ?= slide2vec==7.1.4 hs2p==6.1.0 soma-pathology==2.2.0 omegaconf antlr4-py
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint parity ray algorithmic bench gpu bench-statistics study-classic clean
+.PHONY: demo test lint parity ray algorithmic bench gpu bench-statistics study-classic study-segmentation clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.core: pyproject.toml
@@ -88,6 +89,12 @@ bench-statistics: $(VENV)/.dev
 study-classic: $(VENV)/.dev
 	$(BIN)/python -m experiments.study_classic --out runs/ilse2018
 	$(BIN)/python -m experiments.classic_table runs/ilse2018
+
+study-segmentation: $(VENV)/.dev
+	$(BIN)/python -m experiments.glas_oeem --out runs/glas_oeem
+	$(BIN)/python -m experiments.glas_weak --out runs/glas_weak
+	$(BIN)/python -m experiments.colon_weak --out runs/colon_weak
+	$(BIN)/python -m experiments.glas_ablation --out runs/glas_ablation
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
