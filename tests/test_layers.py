@@ -40,6 +40,9 @@ NEVER = {
     "report": {"train", "models", "nn", "execute", "jax"},
 }
 
+# What a room may import of one that it may not know: a loss that is no task's, which a model's own objective may use.
+EXCEPT = {("models", "milkit.losses.svm")}
+
 
 def modules(root: Path) -> list[Path]:
     return sorted((root / "milkit").rglob("*.py"))
@@ -85,6 +88,8 @@ def test_no_room_knows_one_above_it(root):
             other = name.split(".")[1]
             if other not in LAYER:
                 continue  # a name of milkit/__init__.py, such as __version__
+            if (own, name) in EXCEPT:
+                continue
             if LAYER[other] > LAYER[own] or (other != own and other in NEVER.get(own, ())):
                 wrong.append(f"{path.relative_to(root)} imports {name}")
     assert not wrong

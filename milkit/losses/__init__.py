@@ -6,6 +6,7 @@ needs from a run's own training part (class weights, time cuts, the target's sca
 
 from milkit.losses.pointwise import bce, cross_entropy, focal, focal_multiclass, huber, mse
 from milkit.losses.survival import cox, discrete_time_nll, time_bin
+from milkit.losses.svm import smooth_top1_svm
 from milkit.losses.table import LossParams, LossSpec, for_task, loss_params, unscale
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "huber",
     "loss_params",
     "mse",
+    "smooth_top1_svm",
     "time_bin",
     "unscale",
 ]

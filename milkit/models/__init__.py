@@ -6,6 +6,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.ilse2018 import ABMIL
+from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 
@@ -13,6 +14,8 @@ Model = ABMIL | InstancePooling | EmbeddingPooling | InstanceNet | BagNet | BagN
 
 __all__ = [
     "ABMIL",
+    "CLAMMB",
+    "CLAMSB",
     "BagNet",
     "BagNetDS",
     "BagNetRC",

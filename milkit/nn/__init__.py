@@ -17,7 +17,7 @@ from milkit.nn.masked import (
     masked_topk,
 )
 from milkit.nn.mlp import MLP
-from milkit.nn.running import LogMeanExp, Max, Mean, PowerMean, Rule, SoftmaxSum, TopMean
+from milkit.nn.running import LogMeanExp, Max, Mean, PowerMean, Rule, SoftmaxSum, TopMean, TopRows
 
 __all__ = [
     "MLP",
@@ -34,6 +34,7 @@ __all__ = [
     "Rule",
     "SoftmaxSum",
     "TopMean",
+    "TopRows",
     "dropout_or_none",
     "gm_of_probabilities",
     "linear",

@@ -241,3 +241,52 @@ class TopMean:
         kept = jnp.minimum(mask.sum(1), self.k)[:, None, None]
         total = jnp.where(jnp.arange(self.k) < kept, carry[0].astype(_sums(carry[0])), 0).sum(2)
         return total / jnp.maximum(kept[..., 0], 1).astype(total.dtype)
+
+
+@dataclass(frozen=True)
+class TopRows:
+    """The instances with the `k` highest (`lowest`: lowest) scores, best first; pools pairs (scores [b, n, s], h [b, n,
+    e]) to rows of h for each score, [b, s, k, e].
+
+    A bag of fewer than k instances gives them all, and 0 after them. Of equal scores the first instance counts. The
+    gradient goes to the rows, not to the scores, of which only the order matters.
+    """
+
+    k: int
+    lowest: bool = False
+
+    def whole(self, value: Any, mask: Mask) -> Float[Array, "b s k e"]:
+        """Pool all instances at once."""
+        return self.finish(self._best(*self._ranked(value, mask)), mask)
+
+    def start(self, value: Any) -> Carry:
+        """The best scores [b, s, k] and their rows."""
+        scores, h = value
+        b, _, s = scores.shape
+        return jnp.full((b, s, self.k), -jnp.inf, scores.dtype), jnp.zeros((b, s, self.k, h.shape[2]), h.dtype)
+
+    def add(self, carry: Carry, value: Any, mask: Mask) -> Carry:
+        """Take a chunk in."""
+        here = self._best(*self._ranked(value, mask))
+        rank, rows = (jnp.concatenate(pair, 2) for pair in zip(carry, here, strict=True))
+        rank, index = jax.lax.top_k(rank, self.k)
+        return rank, jnp.take_along_axis(rows, index[..., None], 2)
+
+    def finish(self, carry: Carry, mask: Mask) -> Float[Array, "b s k e"]:
+        """The rows, 0 where the bag has no more."""
+        real = jnp.arange(self.k) < mask.sum(1)[:, None]
+        return jnp.where(real[:, None, :, None], carry[1], 0)
+
+    def _ranked(self, value: Any, mask: Mask) -> tuple[Float[Array, "b s n"], Array]:
+        scores, h = value
+        rank = jax.lax.stop_gradient(-scores if self.lowest else scores)
+        return jnp.where(mask[..., None], rank, -jnp.inf).swapaxes(1, 2), h
+
+    def _best(self, rank: Float[Array, "b s n"], h: Float[Array, "b n e"]) -> tuple[Array, Array]:
+        """The k best of what is at hand, filled up where it is less."""
+        short = max(0, self.k - h.shape[1])
+        rank = jnp.pad(rank, ((0, 0), (0, 0), (0, short)), constant_values=-jnp.inf)
+        rank, index = jax.lax.top_k(rank, self.k)
+        # places beyond the instances are never real, so any row may stand there
+        index = jnp.minimum(index, h.shape[1] - 1)
+        return rank, jax.vmap(lambda rows, i: rows[i])(h, index)
