@@ -8,9 +8,22 @@ from milkit.models.bag_statistics import BagStatistics
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
+from milkit.models.shao2021 import TransMIL
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 
-Model = ABMIL | InstancePooling | EmbeddingPooling | InstanceNet | BagNet | BagNetDS | BagNetRC | BagStatistics
+Model = (
+    ABMIL
+    | InstancePooling
+    | EmbeddingPooling
+    | InstanceNet
+    | BagNet
+    | BagNetDS
+    | BagNetRC
+    | BagStatistics
+    | CLAMSB
+    | CLAMMB
+    | TransMIL
+)
 
 __all__ = [
     "ABMIL",
@@ -24,4 +37,5 @@ __all__ = [
     "InstanceNet",
     "InstancePooling",
     "Model",
+    "TransMIL",
 ]

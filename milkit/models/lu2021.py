@@ -23,9 +23,9 @@ Deviations:
     - The smooth SVM is smooth everywhere. The library that the authors use turns to the hard loss where an instance's
       two scores are log(1000) apart; `compat="authors"` does so too.
 
-In other libraries: torchmil 1.0.2's CLAM_SB has no encoder, always trains the classes out of which the bag is, does not
-divide by the number of classes, and its smooth SVM adds every instance's scores to the margins of every other (its
-targets have one axis too many), which makes it about as many times too large as there are instances.
+In other libraries: torchmil 1.0.2's CLAM_SB has no encoder, always trains the classifiers of the classes out of which a
+bag is, and does not divide by the number of classes. Its smooth SVM is another loss: its targets have one axis too
+many, so the smooth maximum runs over instances instead of classes. It is not offered.
 """
 
 from collections.abc import Callable
