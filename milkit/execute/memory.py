@@ -13,7 +13,7 @@ from milkit.data.stream_order import stream_layout
 from milkit.data.study import Study
 from milkit.errors import DataError
 from milkit.train.config import Train
-from milkit.train.step import Setup
+from milkit.train.setup import Setup
 from milkit.train.streaming import Streamed, StreamEngine
 
 Memory = Literal["resident", "stream"]

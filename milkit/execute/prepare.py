@@ -27,8 +27,8 @@ from milkit.train import optim
 from milkit.train.config import Train
 from milkit.train.engine import Engine, Group, run_key
 from milkit.train.fit import start
+from milkit.train.setup import Hyper, Packed, Setup
 from milkit.train.state import RunState, graph_of, rate_scales
-from milkit.train.step import Hyper, Packed, Setup
 from milkit.train.streaming import Streamed
 
 LONGEST_SUBSAMPLE = 46_340  # its square still fits 32 bits

@@ -23,8 +23,8 @@ from milkit.train import optim
 from milkit.train.config import Adam, Train
 from milkit.train.engine import Engine, Group, run_key
 from milkit.train.fit import fit, start
+from milkit.train.setup import Hyper, Packed, Setup
 from milkit.train.state import RunState, graph_of
-from milkit.train.step import Hyper, Packed, Setup
 
 TASK = Binary()
 

@@ -18,15 +18,13 @@ import numpy as np
 
 from milkit.data.batches import PartLayout, TrainLayout, compact, draw_epoch, part_layout
 from milkit.train.config import Select
+from milkit.train.images import judge_images
 from milkit.train.run_axis import SHARED, Spread, over_blocks, side_by_side
+from milkit.train.setup import Hyper, Packed, Setup
 from milkit.train.state import RunState, initial_state
 from milkit.train.step import (
-    Hyper,
-    Packed,
-    Setup,
     check_parameters,
     judge_epoch,
-    judge_images,
     keep_where,
     learn_gathered,
     predict_step,

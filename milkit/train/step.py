@@ -1,86 +1,19 @@
 """One step of one run, written without a run axis: `milkit.train.engine` adds that in one place."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
-from milkit.data.study import UNKNOWN
 from milkit.nn.chunks import LongBags
 from milkit.train import optim
-from milkit.train.augment import Placed, augment, follow, real
-from milkit.train.config import Augment, Train
+from milkit.train.config import Train
+from milkit.train.images import gather_images, with_truth
 from milkit.train.select import criterion
-from milkit.train.state import Graph, RunState, forward
-from milkit.types import Bags, Batch, Images, Output
-
-
-class Packed(NamedTuple):
-    """All bags of a study, end to end on the device, shared by all runs.
-
-    Attributes:
-        x: instances of all bags, [N, d], as stored.
-        coords_um: [N, 2] or None.
-        offsets: first row of each bag, [B].
-        lengths: instances of each bag, [B].
-        target: of each bag, see `milkit.task`.
-        covariates: of each bag, [B, v] as the table has them, NaN where missing; or None.
-        sizes: height and width of each image, [B, 2], where bags are images: their instances are pixels, row by row.
-        truth: what each pixel is, uint8 [N] as in `milkit.data.study.Study.pixel_truth`, where masks of training images
-            are handed out; else None. Models never see it.
-    """
-
-    x: Any
-    coords_um: Any
-    offsets: Any
-    lengths: Any
-    target: Any
-    covariates: Any = None
-    sizes: Any = None
-    truth: Any = None
-
-
-class Hyper(NamedTuple):
-    """What differs between runs besides their data: arrays, so that a grid of values is still one program.
-
-    Attributes:
-        rate: the optimiser's continuous choices.
-        shift, inverse_scale: affine map of the features, [d] (of the run's own training part), or None.
-        loss: the loss's per-run arrays (class weights, time cuts, target scale).
-        covariate_shift, covariate_inverse: affine map of the covariates, [v] (likewise), or None.
-    """
-
-    rate: optim.Rates
-    shift: Any
-    inverse_scale: Any
-    loss: Any
-    covariate_shift: Any = None
-    covariate_inverse: Any = None
-
-
-class Setup(NamedTuple):
-    """What is the same for every run of a program and fixed at compile time.
-
-    Attributes:
-        graph: the module's static part.
-        train: the configuration.
-        task: how logits and targets are read.
-        loss: `(logits, target, weight, loss_params) -> [b]`.
-        objective: the model's own `(output, batch, bag_loss) -> (loss[b], parts)`, or None.
-        canvas: height and width that images are shown in, None where bags are no images.
-        rate_scales: see `milkit.train.optim.apply`.
-    """
-
-    graph: Graph
-    train: Train
-    task: Any
-    loss: Callable[..., Any]
-    objective: Callable[..., Any] | None
-    canvas: tuple[int, int] | None = None
-    rate_scales: tuple[float, ...] = ()
+from milkit.train.setup import Hyper, Packed, Setup, batch_loss
+from milkit.train.state import RunState, forward
+from milkit.types import Bags, Batch, Images
 
 
 def gather(
@@ -125,70 +58,6 @@ def gather(
     return Bags(read(rows, mask), mask, xy, covariates=beside)
 
 
-def gather_images(
-    data: Packed,
-    hyper: Hyper,
-    index: Int[Array, "b"],
-    weight: Float[Array, "b"],
-    canvas: tuple[int, int],
-    key: Key[Array, ""] | None = None,
-    augmenting: Augment | None = None,
-) -> Images:
-    """Images out of the packed study, at the top left of a canvas, scaled for this run.
-
-    Args:
-        data: the packed study.
-        hyper: the run's values.
-        index: rows of the study.
-        weight: fillers (0) become all padding.
-        canvas: height and width, no less than any image's.
-        key, augmenting: given in training only: what happens to images at random.
-    """
-    size = data.sizes[index]
-    x = jnp.take(data.x, _pixel_rows(data, index, size, canvas), axis=0, mode="clip")
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    if key is not None and augmenting is not None:
-        x, size = augment(Placed(x, size), key, augmenting)
-    mask = real(size, *canvas) & (weight > 0)[:, None, None]
-    if hyper.shift is not None:
-        x = (x - hyper.shift) * hyper.inverse_scale
-    return Images(jnp.where(mask[..., None], x, 0.0), mask)
-
-
-def with_truth(
-    batch: Batch,
-    data: Packed,
-    canvas: tuple[int, int],
-    key: Key[Array, ""] | None = None,
-    augmenting: Augment | None = None,
-) -> Batch:
-    """A batch of images with what is known of their pixels, where masks are handed out; else as it is.
-
-    Args:
-        batch: images that `gather_images` gave for the same data, canvas, key and augmenting.
-        data, canvas, key, augmenting: as there.
-    """
-    if data.truth is None:
-        return batch
-    size = data.sizes[batch.index]
-    codes = jnp.take(data.truth, _pixel_rows(data, batch.index, size, canvas), mode="clip")
-    if key is not None and augmenting is not None:
-        moved, size = follow(Placed(codes[..., None], size), key, augmenting)
-        codes = moved[..., 0]
-    known = real(size, *canvas) & (codes != UNKNOWN) & (batch.weight > 0)[:, None, None]
-    labels = jnp.arange(batch.target.shape[1] if batch.target.ndim == 2 else 1, dtype=codes.dtype)
-    values = ((codes[..., None] >> labels) & 1).astype(jnp.result_type(float))
-    return replace(batch, truth=jnp.where(known[..., None], values, 0.0), known=known)
-
-
-def _pixel_rows(
-    data: Packed, index: Int[Array, "b"], size: Int[Array, "b 2"], canvas: tuple[int, int]
-) -> Int[Array, "b h w"]:
-    """Rows of the packed study of each pixel of a canvas; those of padding mean nothing."""
-    height, width = (jnp.arange(n, dtype=jnp.int32) for n in canvas)
-    return data.offsets[index][:, None, None] + height[:, None] * size[:, 1, None, None] + width
-
-
 def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
     """Features as stored, at least in float32, scaled for a run, and 0 on padding."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -222,19 +91,6 @@ def subsample(key: Key[Array, ""], n: Int[Array, "b 1"], length: int) -> Int[Arr
     u = jax.random.uniform(key, start.shape)
     turn = jax.random.randint(jax.random.fold_in(key, 2), (n.shape[0], 1), 0, n)
     return (jnp.minimum(start + (u * (end - start)).astype(jnp.int32), end - 1) + turn) % n
-
-
-def batch_loss(setup: Setup, hyper: Hyper, output: Output, batch: Batch) -> Float[Array, "b"]:
-    """One value a bag; fillers give exactly 0, whatever their output."""
-
-    def bag_loss(logits: Float[Array, "b c"]) -> Float[Array, "b"]:
-        return setup.loss(logits, batch.target, batch.weight, hyper.loss)
-
-    if setup.objective is None:
-        values = bag_loss(output.logits)
-    else:
-        values, _ = setup.objective(output, batch, bag_loss)
-    return jnp.where(batch.weight > 0, values, 0.0)
 
 
 class Learned(NamedTuple):
@@ -433,24 +289,6 @@ def predict_step(
     bags = gather(data, hyper, index, weight, length, at_once=setup.train.instances_at_once)
     output, _ = forward(setup.graph, params, buffers, bags, None, setup.train.precision)
     return output.logits, None if output.attention is None else output.attention.mean(-1)
-
-
-def judge_images(
-    setup: Setup,
-    length: int,
-    data: Packed,
-    hyper: Hyper,
-    params: Any,
-    buffers: Any,
-    index: Int[Array, "b"],
-    weight: Float[Array, "b"],
-) -> tuple[Float[Array, "b c"], Float[Array, "b"]]:
-    """Logits of some images whose masks are handed out, and the model's own loss of each, which reads them."""
-    assert setup.canvas is not None
-    images = gather_images(data, hyper, index, weight, setup.canvas)
-    batch = with_truth(Batch(images, data.target[index], weight, index), data, setup.canvas)
-    output, _ = forward(setup.graph, params, buffers, images, None, setup.train.precision)
-    return output.logits, batch_loss(setup, hyper, output, batch)
 
 
 def judge_epoch(

@@ -13,10 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 from milkit.nn.chunks import LongBags
 from milkit.train.config import Train
 from milkit.train.run_axis import SHARED
+from milkit.train.setup import Hyper, Setup
 from milkit.train.state import RunState, forward
 from milkit.train.step import (
-    Hyper,
-    Setup,
     check_parameters,
     drop_instances,
     judge_epoch,

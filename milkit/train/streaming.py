@@ -21,8 +21,8 @@ from milkit.data.batches import PartLayout
 from milkit.data.reading import HELD, Block, Reader, Wanted
 from milkit.data.stream_order import StreamLayout, batches_of, draw_order, steps_of
 from milkit.train.engine import Engine, EpochLog, Group
+from milkit.train.setup import Setup
 from milkit.train.state import RunState
-from milkit.train.step import Setup
 from milkit.train.stream_step import Read, end_epoch, go_on, judge_runs, look, stream_step
 
 _SUBSAMPLES = 2**31 - 1  # folded into the experiment's key, where no repeat of a run is numbered so

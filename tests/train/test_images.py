@@ -12,7 +12,8 @@ from flax import nnx
 from milkit.errors import ConfigError
 from milkit.train.augment import Placed, augment, real
 from milkit.train.config import Augment
-from milkit.train.step import Hyper, Packed, gather_images
+from milkit.train.images import gather_images
+from milkit.train.setup import Hyper, Packed
 from milkit.types import Images, Output
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from milkit.train.augment import Placed, augment, follow
 from milkit.train.config import Augment
-from milkit.train.step import Hyper, Packed, gather_images, with_truth
+from milkit.train.images import gather_images, with_truth
+from milkit.train.setup import Hyper, Packed
 from milkit.types import Batch
 
 SIZES = np.array([[2, 3], [3, 2]], np.int32)

@@ -21,8 +21,8 @@ from milkit.nn.dropout import Rate
 from milkit.search import Choice, Space, space_of, with_values
 from milkit.train import optim
 from milkit.train.engine import Group
+from milkit.train.setup import Hyper
 from milkit.train.state import RunState, graph_of, initial_arrays
-from milkit.train.step import Hyper
 
 RATES = tuple(f"train.optimizer.{name}" for name in ("learning_rate", "weight_decay", "momentum"))
 RIDING = (*RATES, "train.clip", "train.warmup_epochs")
