@@ -291,7 +291,7 @@ def check_half(config: Any, out_features: int) -> None:
 
 def _extremes(s: PixelSubject, half: bool) -> None:
     sizes = [(s.side, s.side)] * 3
-    plain = [canvas_of([np.full((h, w, 3), v) for h, w in sizes], s.side, s.side) for v in (-3.0, 0.0, 3.0)]
+    plain = [canvas_of([np.full((h, w, 3), v) for h, w in sizes], s.canvas, s.canvas) for v in (-3.0, 0.0, 3.0)]
     cases: list[tuple[str, Images, Any]] = [("an image of one colour", images, s.state) for images in plain]
     random = s.images(sizes)
     cases += [(f"maps that are all {name}", random, _sure(s.state, sign * SURE)) for name, sign in ((0, -1), (1, 1))]

@@ -70,18 +70,23 @@ class PixelSubject:
 
     @property
     def side(self) -> int:
-        """Of the square canvas of most checks: a power of 2, and 1."""
+        """Of the square images: a power of 2, and 1."""
         return max(16, 2 ** int(np.ceil(np.log2(self.smallest)))) + 1
 
+    @property
+    def canvas(self) -> int:
+        """Side of the square canvas of most checks, in which the smallest image has padding on both sides."""
+        return max(self.side, self.smallest + 3)
+
     def sizes(self) -> list[tuple[int, int]]:
-        """Heights and widths of the battery's images: as narrow as may be, as long as the canvas, odd, not square."""
-        return [(self.smallest, self.side - 2), (self.side, self.side), (self.side - 1, self.side - 1)]
+        """Heights and widths of the battery's images: one as narrow as may be, odd and not square, then squares."""
+        return [(self.smallest, self.canvas - 2), (self.side, self.side), (self.side - 1, self.side - 1)]
 
     def images(self, sizes: list[tuple[int, int]], fill: float = 0.0, seed: int = 0) -> Images:
         """Random images in the square canvas, `fill` on its padding; a size of (0, 0) is a filler."""
         rng = np.random.default_rng(seed)
         pixels = [rng.normal(size=(h, w, CHANNELS)) for h, w in sizes]
-        return canvas_of(pixels, self.side, self.side, fill)
+        return canvas_of(pixels, self.canvas, self.canvas, fill)
 
 
 def canvas_of(pixels: list[np.ndarray], height: int, width: int, fill: float = 0.0) -> Images:
