@@ -17,7 +17,7 @@ the canvas around it, and pass through the trunk as a batch: instances do not se
 normalisation while training, as any two images of a batch do).
 
 Deviations:
-    - Networks: the paper's is a ResNet-50 with ImageNet's weights (`backbone`, `weights`); the default is smaller.
+    - Network: the default is a ResNet-18 from random weights (`backbone`, `weights`), a choice of this project.
     - With several labels, each has its own highest and lowest instance (the paper has one label).
 """
 
