@@ -23,10 +23,10 @@ from milkit.pixel import PixelModel
 from milkit.task import Binary
 from milkit.train.config import Adam, Augment, Train
 
-LONGEST = 512
+LONGEST = 256
 """Longest side in pixels that images are trained with, unless `--downsample` says otherwise: time and memory grow with
-the square of it, and glands and nests of tumour are still many pixels wide."""
-UPDATES = 600
+the square of it, and glands and nests of tumour are still many pixels wide. Nuclei may not be: then `--downsample 1`."""
+UPDATES = 400
 """About how many updates each run makes: small presets have settled by then on the sets that were tried."""
 EPOCHS = (20, 200)
 FOLDS = 5

@@ -48,8 +48,8 @@ def test_defaults(home):
     assert study.task.label == "finding"  # the only column that is nothing else
     assert (study.unit, study.name, study.data.downsample) == ("slide", "labels", 1)
     assert study.train.augment is not None
-    # 16 x 3/4 x 0.8 = 9.6 images: 2 a step, 600 x 2 / 9.6 = 125 epochs
-    assert (study.train.batch_bags, study.train.epochs) == (2, 125)
+    # 16 x 3/4 x 0.8 = 9.6 images: 2 a step, 400 x 2 / 9.6 = 84 epochs
+    assert (study.train.batch_bags, study.train.epochs) == (2, 84)
     assert own.overrides == ["--seeds", "2"]
 
 
@@ -59,8 +59,8 @@ def test_large_images_are_made_smaller(home, tmp_path):
     for i in range(6):
         Image.open(home / "slides" / f"{i:02d}.png").save(tmp_path / f"{i:02d}.png")
     table = tmp_path / table_of(tmp_path, "t.csv", rows)
-    assert made(table, []).experiment.data.downsample == 3  # 1300 / 512 rounded up
-    assert any("downsample: 3" in line for line in made(table, []).said)
+    assert made(table, []).experiment.data.downsample == 6  # 1300 / 256 rounded up
+    assert any("downsample: 6" in line for line in made(table, []).said)
     assert made(table, ["--downsample", "1"]).experiment.data.downsample == 1
 
 
