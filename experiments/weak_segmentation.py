@@ -198,24 +198,36 @@ def _estimates(runs: list[SegmentationRun], seen: Measured) -> dict[str, Any]:
 
 
 def differences(rows: Sequence[Row], split: str, seen: dict[str, Measured], metric: str) -> list[dict[str, Any]]:
-    """Rows against those they name, at the cut of labels, on the same images; p corrected by Holm over all."""
+    """Rows against those they name, on the same images: `metric` at the cut of labels (the primary one) and at one half,
+    and AUROC, which needs no cut. p is corrected by Holm over the pairs of each of the three."""
     pairs = [(row.name, other) for row in rows for other in row.against if row.name in seen and other in seen]
-    found: list[SegmentationDifference] = []
-    for name, other in pairs:
-        summary = seen[name].summary
-        assert summary is not None
-        found.append(compare_segmentations(seen[name].chosen, seen[other].chosen, summary=summary)[metric])
-    corrected = holm([d.sampling.p for d in found])
-    return [
-        {
-            "first": name, "second": other, "split": split, "metric": metric,
-            "difference": _number(d.sampling.difference),
-            "sampling": [_number(d.sampling.low), _number(d.sampling.high)],
-            "p": _number(d.sampling.p), "p_holm": _number(p),
-            "procedure": [_number(d.procedure.low), _number(d.procedure.high)],
-        }
-        for (name, other), d, p in zip(pairs, found, corrected, strict=True)
-    ]  # fmt: skip
+    found = []
+    for name, at in ((metric, "label cut"), (metric, "half"), ("auroc", "no cut")):
+        if (name, at) == ("auroc", "half"):
+            continue
+        tested: list[SegmentationDifference] = []
+        for first, second in pairs:
+            one, two = seen[first], seen[second]
+            runs = (one.chosen, two.chosen) if at == "label cut" else (one.half, two.half)
+            assert one.summary is not None
+            tested.append(compare_segmentations(*runs, summary=one.summary)[name])
+        corrected = holm([d.sampling.p for d in tested])
+        found += [
+            {
+                "first": first,
+                "second": second,
+                "split": split,
+                "metric": name,
+                "at": at,
+                "difference": _number(d.sampling.difference),
+                "sampling": [_number(d.sampling.low), _number(d.sampling.high)],
+                "p": _number(d.sampling.p),
+                "p_holm": _number(p),
+                "procedure": [_number(d.procedure.low), _number(d.procedure.high)],
+            }
+            for (first, second), d, p in zip(pairs, tested, corrected, strict=True)
+        ]
+    return found
 
 
 def published(dataset: str) -> list[dict[str, Any]]:
@@ -279,8 +291,9 @@ def table(lines: Sequence[dict[str, Any]], metric: str) -> str:
     for entry in lines:
         at, half = entry["at_label_cut"], entry["at_half"]
         cells = [f"{entry['split']:10s} {entry['row']:26s} {_labels(entry):>22s}"]
-        for name in dict.fromkeys((metric, "miou", "auroc")):
+        for name in dict.fromkeys((metric, "miou")):
             cells.append(f"{name} {_cell(at.get(name))}")
+        cells.append(f"auroc {_cell(half.get('auroc'))}")
         cells.append(f"at .5 {_cell(half.get(metric))}")
         out.append("  ".join(cells) + f"  {entry['minutes']} min {' '.join(entry['marks'])}")
     return "\n".join(out)
