@@ -25,7 +25,7 @@ from milkit.train.config import Adam, Augment, Train
 
 LONGEST = 256
 """Longest side in pixels that images are trained with, unless `--downsample` says otherwise: time and memory grow with
-the square of it, and glands and nests of tumour are still many pixels wide. Nuclei may not be: then `--downsample 1`."""
+the square of it, and glands and nests of tumour are still many pixels wide. Nuclei may not be: `--downsample 1`."""
 UPDATES = 400
 """About how many updates each run makes: small presets have settled by then on the sets that were tried."""
 EPOCHS = (20, 200)
