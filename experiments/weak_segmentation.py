@@ -198,8 +198,10 @@ def _estimates(runs: list[SegmentationRun], seen: Measured) -> dict[str, Any]:
 
 
 def differences(rows: Sequence[Row], split: str, seen: dict[str, Measured], metric: str) -> list[dict[str, Any]]:
-    """Rows against those they name, on the same images: `metric` at the cut of labels (the primary one) and at one half,
-    and AUROC, which needs no cut. p is corrected by Holm over the pairs of each of the three."""
+    """Rows against those they name, on the same images: `metric` at the cut of labels and at one half, and AUROC.
+
+    p is corrected by Holm over the pairs of each of the three.
+    """
     pairs = [(row.name, other) for row in rows for other in row.against if row.name in seen and other in seen]
     found = []
     for name, at in ((metric, "label cut"), (metric, "half"), ("auroc", "no cut")):
