@@ -27,7 +27,7 @@ crops_128 = replace(crops_64, size=64, stride=64, test_stride=48)
 train = Train(Adam(1e-3), epochs=4, batch_bags=16, augment=Augment(stain=0.1))
 samil_64 = Experiment(
     data=crops_64,
-    protocol=GivenFolds(allow_single_class=True),
+    protocol=GivenFolds(allow_single_class=True, allow_patient_overlap=True),  # as the official split has
     model=SAMIL.pretrained(LITE0, trunk_rate=0.0),
     task=Binary(),
     unit="slide",
