@@ -130,12 +130,12 @@ def study(tmp_path):
     write_squares(tmp_path)
     data = ImageCohort(str(tmp_path / "labels.csv"), masks=str(tmp_path / "masks"))
     model = CAMEL(lattice=4, backbone=OneConv(18, width=4, stages=1))
-    train = Train(Adam(1e-2), epochs=40, batch_bags=4)
+    train = Train(Adam(3e-2), epochs=15, batch_bags=4)
     return CamelStudy(
         Experiment(data, GivenFolds(), model, train),
-        instances=Train(Adam(1e-2), epochs=40, batch_bags=8, select="last"),
+        instances=Train(Adam(3e-2), epochs=15, batch_bags=8, select="last"),
         segmentation=UNet(width=(4,), norm="none"),
-        segmentation_train=Train(Adam(1e-2), epochs=40, batch_bags=4),
+        segmentation_train=Train(Adam(3e-2), epochs=15, batch_bags=4),
     )
 
 
