@@ -29,7 +29,7 @@ samil = Experiment(
 )
 ROWS = (
     Row("stain", replace(samil, model=StainThreshold(), train=Train(epochs=1, select="last", batch_bags=4))),
-    Row("cam", replace(samil, model=CAM.pretrained(LITE0))),
+    Row("cam", replace(samil, model=CAM.pretrained(LITE0, trunk_rate=0.0))),
     Row("baseline", replace(samil, model=Baseline.pretrained(LITE0, trunk_rate=0.0)), against=("cam",)),
     Row("dwsmil", replace(samil, model=DWSMIL.pretrained(LITE0, trunk_rate=0.0)), against=("cam", "baseline")),
     Row("samil", samil, against=("cam", "stain", "baseline", "dwsmil")),

@@ -237,7 +237,7 @@ def _facts(
         "in_features": in_features,
         "out_features": out_features,
         "scaled": experiment.train.standardise or of_images,
-        "images": image_facts(experiment.data, study) if study is not None and of_images else None,
+        "images": image_facts(run, experiment.data, study) if study is not None and of_images else None,
         "features": feature_facts(provenance, dtype),
         "covariates": []
         if study is None or study.covariates is None

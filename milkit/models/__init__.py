@@ -6,6 +6,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.ilse2018 import ABMIL
+from milkit.models.li2021 import DSMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.shao2021 import TransMIL
@@ -22,6 +23,7 @@ Model = (
     | BagStatistics
     | CLAMSB
     | CLAMMB
+    | DSMIL
     | TransMIL
 )
 
@@ -29,6 +31,7 @@ __all__ = [
     "ABMIL",
     "CLAMMB",
     "CLAMSB",
+    "DSMIL",
     "BagNet",
     "BagNetDS",
     "BagNetRC",

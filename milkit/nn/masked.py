@@ -6,7 +6,7 @@ taken, and given, in float32.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -100,9 +100,36 @@ def masked_topk(
     return total / jnp.maximum(kept[..., 0], 1).astype(total.dtype)
 
 
-def masked_softmax(scores: Float[Array, "b n k"], mask: Bool[Array, "b n"]) -> Float[Array, "b n k"]:
-    """Softmax over real instances: exact zeros on padding, all zeros for a bag that is all padding."""
+def masked_softmax(
+    scores: Float[Array, "b n k"], mask: Bool[Array, "b n"], *, steep: bool = False
+) -> Float[Array, "b n k"]:
+    """Softmax over real instances: exact zeros on padding, all zeros for a bag that is all padding.
+
+    Args:
+        scores: any finite values.
+        mask: True on real instances.
+        steep: for scores of which one often outweighs all others. The value is the same. The gradient, whose terms then
+            nearly cancel, keeps its digits, at the price of looking for the highest weight.
+    """
+    if steep:
+        return _steep_softmax(_summable(scores), mask)
     return jax.nn.softmax(_summable(scores), axis=1, where=mask[..., None])
+
+
+@jax.custom_jvp
+def _steep_softmax(scores: Float[Array, "b n k"], mask: Bool[Array, "b n"]) -> Float[Array, "b n k"]:
+    return jax.nn.softmax(scores, axis=1, where=mask[..., None])
+
+
+@_steep_softmax.defjvp
+def _steep_softmax_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
+    """A softmax does not change when all scores move together, so they may be taken as moving round the highest.
+
+    That one's own gradient is then minus the sum of the others', instead of a small difference of large terms.
+    """
+    weight = _steep_softmax(*primals)
+    moved = tangents[0] - jnp.take_along_axis(tangents[0], weight.argmax(1, keepdims=True), 1)
+    return weight, weight * moved - weight * (weight * moved).sum(1, keepdims=True)
 
 
 def _logit_of_log(log_p: Float[Array, "b d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:

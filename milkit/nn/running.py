@@ -67,12 +67,17 @@ def _or_zero(peak: Array) -> Array:
 
 @dataclass(frozen=True)
 class SoftmaxSum:
-    """Sum of instances weighted by a softmax of their scores; pools pairs (scores [b, n, k], h [b, n, e])."""
+    """Sum of instances weighted by a softmax of their scores; pools pairs (scores [b, n, k], h [b, n, e]).
+
+    `steep` is that of `masked_softmax`, and of no effect in chunks.
+    """
+
+    steep: bool = False
 
     def whole(self, value: Any, mask: Mask) -> Float[Array, "b k e"]:
         """Pool all instances at once."""
         scores, h = value
-        return weighted_sum(masked_softmax(scores, mask), h)
+        return weighted_sum(masked_softmax(scores, mask, steep=self.steep), h)
 
     def start(self, value: Any) -> Carry:
         """Highest score, sum of weights, weighted sum."""

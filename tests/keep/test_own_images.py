@@ -9,7 +9,10 @@ from PIL import Image
 from milkit import GivenFolds, KFold, api
 from milkit.commands.own_images import made
 from milkit.errors import CohortError, ConfigError, RunFolderError
+from milkit.keep.image_facts import map_threshold
+from milkit.metrics.segmentation.label_threshold import ALL_ALIKE, LabelThreshold, label_threshold
 from milkit.pixel import SAMIL
+from milkit.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,15 @@ def test_from_a_run_to_masks(home, finished, tmp_path):
     assert facts["images"]["reading"]["downsample"] == 2
     assert facts["images"]["canvas"] == [12, 11]
     assert "milkit predict model IMAGES" in (tmp_path / "model" / "README.md").read_text()
+    table = Predictions.read(finished / "predictions.csv")
+    table = table.take((table.role == "validation") & (table.selection == facts["selection"]))
+    cuts = []
+    for run in np.unique(table.run):
+        own = table.take(table.run == run)
+        maps = [(np.asarray(Image.open(finished / name)) + 0.5) / 256 for name in own.map]
+        cuts.append(label_threshold(maps, own.target[:, 0]))
+    assert not any(cut.note for cut in cuts)  # a label each run can choose by
+    assert facts["images"]["map_threshold"]["value"] == np.mean([cut.threshold for cut in cuts]) != 0.5
     header, *rows = api.predict_images(tmp_path / "model", home / "slides", tmp_path / "out")
     assert len(rows) == 16
     assert {row[header.index("in_training")] for row in rows} == {"yes"}
@@ -120,6 +132,25 @@ def test_from_a_run_to_masks(home, finished, tmp_path):
     truth[6:14, 4:12] = True
     assert (mask[truth] == 255).all()
     assert int(rows[1][header.index("foreground_px")]) == (mask == 255).sum()
+
+
+def test_where_kept_maps_are_cut():
+    """At the mean of the cuts that labels chose: a half that stands for no choice does not count."""
+    cuts = [LabelThreshold(t, 0.9, t, t, 4) for t in (0.25, 0.75, 0.875)]
+    undecided = LabelThreshold(0.5, float("nan"), 0.5, 0.5, 4, ALL_ALIKE)
+    assert map_threshold(cuts) == {
+        "value": 0.625,
+        "from": "the cut that labels of validation images choose, mean over 3 runs",
+    }
+    found = map_threshold([*cuts, undecided])
+    assert found["value"] == 0.625
+    assert "those 3 of 4 runs that have one" in found["from"]
+    assert map_threshold([undecided])["value"] == 0.5
+    assert "have the same labels, which cannot choose a cut" in map_threshold([undecided])["from"]
+    assert map_threshold([]) == {
+        "value": 0.5,
+        "from": "a pixel that is as likely foreground as not: the study has no validation maps",
+    }
 
 
 def test_a_store_is_no_folder(home, finished, tmp_path):

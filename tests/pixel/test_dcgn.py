@@ -145,6 +145,27 @@ def test_scale_and_origin_of_channels_change_a_constant_only(x64):
     np.testing.assert_allclose(of_moved.distance, found.distance, rtol=1e-10)
 
 
+@pytest.mark.parametrize(("penalty", "held"), [(0.05, True), (0.005, False), (0.0, False)])
+def test_the_papers_penalty_holds_a_flat_start_together(x64, penalty, held):
+    """Two colours, responsibilities 1/2 +- e: at e = 0 all is one Gaussian. With the paper's penalty parting costs."""
+    rng = np.random.default_rng(0)
+    purple = np.arange(64) < 16
+    x = jnp.asarray(np.where(purple[:, None], PURPLE, PINK) + rng.normal(0, 8, (64, 3)))[None]
+
+    @jax.jit
+    @jax.vmap
+    def loss(e):
+        logits = jnp.where(purple, e, -e)[None, :, None] * jnp.asarray([1.0, -1.0])
+        found = m_step(logits, x, jnp.ones((1, 64), bool), jnp.zeros((2, 3)), jnp.zeros((2, 3, 3)), penalty)
+        return (penalty * found.distance - found.log_likelihood)[0]
+
+    flat, away, apart = loss(jnp.asarray([0.0, 0.05, 6.0])).tolist()
+    assert (away > flat) == held
+    assert apart < flat - 1  # the minimum that is sought is far below either way
+    covariance = np.cov(x[0].T, bias=True)
+    np.testing.assert_allclose(flat, 1.5 * (1 + np.log(2 * np.pi)) + np.log(np.linalg.det(covariance)) / 2)
+
+
 def test_jitter_raises_the_lowest_eigenvalue_and_no_more():
     flat = jnp.diag(jnp.asarray([1.0, 0.5, 0.0]))
     wide = jnp.diag(jnp.asarray([1.0, 0.5, 0.1]))
@@ -289,15 +310,14 @@ def two_colours(tmp_path_factory):
     return folder
 
 
-@pytest.mark.xfail(reason="seen: Dice 0.2 after 96 steps of this small network; why is not known", strict=True)
 def test_two_colours_are_told_apart_without_labels(two_colours, tmp_path):
     """In an ordinary study: the map, the components on disk's terms, and the oracle; state survives to prediction."""
     experiment = Experiment(
         data=ImageCohort(str(two_colours / "table.csv"), masks=str(two_colours / "masks")),
         task=Binary(),
         protocol=GivenFolds(validation=0.0, allow_single_class=True),
-        model=replace(SMALL, components=2),
-        train=Train(Adam(0.02), epochs=12, schedule="exponential", select="last"),
+        model=DCGN.from_scratch(components=2, network=UNet(width=(8, 8), norm="group", groups=4)),
+        train=Train(Adam(0.02), epochs=20, schedule="exponential", select="last"),
         unit="slide",
         name="two colours",
     )
