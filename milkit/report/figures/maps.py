@@ -105,7 +105,7 @@ def _key(ax: Any, height: float) -> None:
     names = (("found", RIGHT), ("too much", TOO_MUCH), ("missed", MISSED))
     handles = [Patch(facecolor=colour, edgecolor="#66717c", linewidth=0.6, label=name) for name, colour in names]
     how = {"ncols": 3, "handlelength": 1.2, "columnspacing": 1.2, "borderpad": 0.0}
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.09 / height), **how)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.03 / height), **how)
 
 
 def _title(text: str) -> str:
