@@ -2,6 +2,7 @@
 #
 #   make demo     a real cross-validated study on packaged data, ends with runs/demo/report.html
 #   make test     lint, types, and the fast tests
+#   make test-slow    the tests that compile or train for longer
 #   make parity   the checks that need torch or torchmil
 #   make ray      executors on a real Ray cluster of two nodes, one of which is killed; installs ray
 #   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
@@ -20,7 +21,7 @@ SOMA   ?= slide2vec==7.1.4 hs2p==6.1.0 soma-pathology==2.2.0 omegaconf antlr4-py
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint parity ray algorithmic bench gpu bench-statistics study-classic study-segmentation clean
+.PHONY: demo test test-slow lint parity ray algorithmic bench gpu bench-statistics study-classic study-segmentation clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.core: pyproject.toml
@@ -58,7 +59,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2 -m "not parity and not gpu and not ray"
+	$(BIN)/pytest -n 2 -m "not slow and not parity and not gpu and not ray"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -n 2 -m "slow and not parity and not gpu and not ray"
 
 parity: $(VENV)/.parity
 	$(BIN)/pytest -m parity

@@ -91,6 +91,7 @@ def test_a_missing_file_and_a_wrong_name(file, capsys):
     assert "small, other" in error
 
 
+@pytest.mark.slow
 def test_overrides_reach_the_experiment_and_the_run_can_be_repeated_to_the_bit(file, tmp_path, capsys):
     out, again = tmp_path / "run", tmp_path / "again"
     arguments = [
@@ -137,11 +138,13 @@ def test_a_value_that_makes_no_sense_is_the_users_mistake(file, tmp_path, capsys
     assert "train.epochs is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_experiments_of_a_file_get_a_folder_each(file, tmp_path):
     assert main(["run", str(file), "--out", str(tmp_path / "runs"), "--train.epochs", "1"]) == 0
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {"small", "other"}
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_replayed_only_when_its_source_is_trusted(tmp_path, capsys):
     path = tmp_path / "own.py"
     path.write_text(OWN_MODEL)
@@ -156,6 +159,7 @@ def test_a_model_of_ones_own_is_replayed_only_when_its_source_is_trusted(tmp_pat
     assert "digest differs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_a_run_without_a_test_metric(file, tmp_path, monkeypatch):
     """Against the real package, which must not reach for a network."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -186,6 +190,7 @@ def test_compiled_programs_are_kept_where_the_user_keeps_caches(file, tmp_path):
     assert run.stdout.strip() == str(tmp_path / "mine")
 
 
+@pytest.mark.slow
 def test_a_model_from_a_neighbouring_file_is_kept_and_replayed(tmp_path):
     """Its name is that of one of milkit's models: the kept one must win."""
     head, tail = OWN_MODEL.replace("Mine", "ABMIL").split("mine = Experiment")
@@ -217,6 +222,7 @@ def test_a_run_is_resumed_and_repeated_by_its_own_folder(file, tmp_path, capsys)
     assert "folder without config.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_files_that_are_imported_by_imported_files_are_kept_and_replayed(tmp_path, capsys):
     """In one process, so that the folder's own `deep` must not be taken for the kept one, nor for another folder's."""
     head, tail = OWN_MODEL.split("mine = Experiment")
@@ -349,6 +355,7 @@ def test_labels_without_a_value_are_the_users_mistake(file, tmp_path, capsys):
     assert "task.labels is (); name the columns" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_while_the_libraries_are_imported_is_not_lost(tmp_path):
     """JAX drops an exception that is raised inside its callbacks, also while it is imported."""
     code = (

@@ -136,6 +136,7 @@ def messages():
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", REFUSED)
 def test_what_does_not_fit_is_refused_when_written(messages, change):
     assert REFUSED[change] in messages.get(change, "nothing was raised")

@@ -117,6 +117,7 @@ def test_lazy_packages_are_never_imported_at_the_top_of_a_file(root):
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["milkit.train.engine", "milkit.train.fit", "milkit.models", "milkit.execute.run"])
 def test_the_engine_imports_without_the_luxuries(module):
     code = f"import sys, {module}; print([m for m in ('wandb', 'tyro', 'tiffslide', 'matplotlib') if m in sys.modules])"

@@ -57,6 +57,7 @@ def test_cross_entropy_by_hand():
     close(losses.cross_entropy(logits, i32([0, 1]), f32([2.0, 10.0])), [2 * LN4, 10 * (LN4 - LN3)])
 
 
+@pytest.mark.slow
 def test_focal_by_hand():
     # p_t = 3/4 and 1/4: (1/4)^2 (ln 4 - ln 3), (3/4)^2 ln 4
     expected = [(LN4 - LN3) / 16, 9 / 16 * LN4]
@@ -68,6 +69,7 @@ def test_focal_by_hand():
     close(losses.focal_multiclass(logits, i32([1]), 1.0), [2 / 3 * LN3])
 
 
+@pytest.mark.slow
 def test_focal_without_focus_is_cross_entropy():
     x = f32(np.random.default_rng(0).normal(size=(6, 3)) * 3)
     y = i32([0, 1, 2, 2, 1, 0])
@@ -92,6 +94,7 @@ def test_cox_by_hand_with_ties():
     close(losses.cox(risk, target), [math.log(10 / 1), math.log(9 / 2), 0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_cox_leaves_fillers_out_and_a_weight_of_two_is_a_bag_that_stands_twice():
     rng = np.random.default_rng(1)
     risk, time = rng.normal(size=(7, 1)), rng.integers(1, 4, 7)
@@ -211,6 +214,7 @@ def _data(task, n=12, seed=0):
     return np.stack([times, rng.random(n) < 0.7], 1).astype(np.float32), task.out_features(0), 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TASKS))
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 def test_every_loss_is_finite_with_finite_gradients_and_fillers(name, scale):
@@ -257,6 +261,7 @@ def test_gradients_equal_finite_differences(name):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TASKS))
 def test_only_decomposable_losses_are_the_same_bag_by_bag(name):
     task = TASKS[name]

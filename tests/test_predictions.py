@@ -246,6 +246,7 @@ def test_other_tools_columns_and_a_byte_order_mark_are_passed_over(tmp_path):
     same(Predictions.read(path), table)
 
 
+@pytest.mark.slow
 def test_a_large_study_is_written_and_read_in_seconds(tmp_path):
     n = 100_000
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ def folder(page, tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_the_page_works_word_by_word(page, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))

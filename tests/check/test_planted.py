@@ -16,6 +16,7 @@ def test_clean_musk1_raises_neither_error_nor_warning(musk1):
     assert {f.severity for f in planting.run(musk1).findings} <= {"note"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", planting.DEFECTS, ids=lambda d: d.__name__)
 def test_a_planted_defect_is_found_with_its_severity_and_no_other_error(musk1, defect):
     spoilt = musk1.copy()

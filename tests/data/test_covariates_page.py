@@ -2,11 +2,14 @@
 
 import re
 
+import pytest
+
 from milkit import api
 from milkit.data.store import open_store
 from milkit.task import Binary
 
 
+@pytest.mark.slow
 def test_the_page_works_as_it_stands(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api, "write_report", lambda out: None)  # drawings take most of a tiny study's time

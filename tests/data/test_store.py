@@ -206,6 +206,7 @@ def test_an_error_in_mid_write_leaves_the_old_store_and_nothing_else(tmp_path, e
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [40_000, 130_000])  # in the spool; in the HDF5 file's own bytes on top
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, limit):
     """The file size limit of the process stands in for a full disk: 128,000 bytes of features do not fit."""

@@ -96,6 +96,7 @@ def test_what_a_model_sees_by_hand():
         np.testing.assert_allclose(shown(train, hyper, read, weight, None).covariates, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["resident", "stream"])
 def test_a_test_patients_covariate_changes_nothing_of_training(memory):
     """To the bit, in the run that tests the patient; the runs that train on them do change."""
@@ -115,6 +116,7 @@ def test_a_test_patients_covariate_changes_nothing_of_training(memory):
         assert same == (role == "test") or role == "validation"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "train"),
     [(LATE, {}), (JOINT, {"standardise": True, "instances_at_once": 4})],
@@ -171,6 +173,7 @@ def test_both_engines_predict_the_same():
         np.testing.assert_allclose([p[1] for p in one], [p[1] for p in other], rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_run_beside_others_is_that_run_alone():
     """Four runs side by side and one at a time: the same numbers up to rounding."""
     wide, narrow = prepare(study(JOINT)), prepare(study(JOINT, width=1))
@@ -188,6 +191,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_what_only_the_age_says_is_learned(folder):
     rows = Predictions.read(folder / "predictions.csv")
     tested = rows.take((rows.role == "test") & (rows.selection == "validation"))

@@ -47,11 +47,13 @@ def files(out):
     return {str(p.relative_to(out)): p.read_bytes() for p in paths}
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_bytes_of_one(experiment, finished, tmp_path):
     execute(experiment, tmp_path / "run", where=TWO)
     assert files(tmp_path / "run") == files(finished)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_the_error_of_the_study(experiment, tmp_path):
     wild = replace(experiment, train=replace(experiment.train, optimizer=Sgd(1e30, momentum=0.0)))
     said = []
@@ -62,6 +64,7 @@ def test_an_error_in_a_worker_is_the_error_of_the_study(experiment, tmp_path):
     assert said[0] == said[1]
 
 
+@pytest.mark.slow
 def test_parts_of_a_study_in_one_folder_at_the_same_time(experiment, finished, tmp_path):
     """As a Slurm array runs them: separate processes, one folder, started at once, none of which made it before."""
     out = tmp_path / "run"
@@ -284,6 +287,7 @@ def test_a_force_that_is_killed_leaves_a_folder_that_can_be_started(tmp_path, mo
     assert not [p for p in tmp_path.iterdir() if p.name not in ("programs", "weights")]
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_built_by_workers_from_the_kept_file(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(

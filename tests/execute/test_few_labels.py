@@ -42,6 +42,7 @@ def few(out, name):
     return (out / "few_labels" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_study_itself_is_that_without_budgets_to_the_byte(experiment, finished, tmp_path):
     execute(experiment, tmp_path / "plain")
     plain = write_results(tmp_path / "plain")
@@ -122,6 +123,7 @@ def test_the_last_point_of_the_curve_is_the_study(finished):
             assert found[part] == results["metrics"][name][part]
 
 
+@pytest.mark.slow
 def test_a_killed_study_resumes_to_the_same_bits(labelled, finished, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -192,6 +194,7 @@ def test_the_configuration_comes_back(labelled):
     assert config.from_json(written["labels"], allowed_types()) == LabelBudget((2,), 3, "whole", 5)
 
 
+@pytest.mark.slow
 def test_a_model_is_made_of_the_whole_study_only(finished, tmp_path):
     api.finalize(finished, tmp_path / "model", data=planted.binary())
     made = json.loads((tmp_path / "model" / "model.json").read_text())

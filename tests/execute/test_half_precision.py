@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_parameters_optimiser_and_output_stay_float32(folder):
     prepared = prepare(half(planted.experiment(width=4)))
     group = prepared.group(0)
@@ -50,6 +51,7 @@ def test_parameters_optimiser_and_output_stay_float32(folder):
     np.testing.assert_allclose(np.asarray(outputs[0].attention).sum(1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_near_that_of_float32():
     """Of a mean cross-entropy: within 3 % of its length, and float32."""
     prepared = prepare(planted.experiment(width=4))
@@ -93,6 +95,7 @@ def test_its_effect_is_that_on_the_validation_part_and_is_in_runs_csv(folder):
     assert float(rows[2]["precision_logit"]) == pytest.approx(gaps.max(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_report_says_it(folder):
     api.report(folder)
     text = (folder / "report.md").read_text()
@@ -109,6 +112,7 @@ def test_in_float32_nothing_is_said(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["marks"] == []
 
 
+@pytest.mark.slow
 def test_without_a_validation_part_the_training_part_is_asked(tmp_path):
     study = half(planted.experiment(width=4), select="last", epochs=1)
     execute(replace(study, protocol=KFold(folds=3, validation=0.0), seeds=1), tmp_path / "run")
@@ -118,6 +122,7 @@ def test_without_a_validation_part_the_training_part_is_asked(tmp_path):
             assert row["precision_bags"] == row["n_train"]
 
 
+@pytest.mark.slow
 def test_differences_of_values_are_in_the_units_of_the_target(tmp_path):
     """Regression: targets have SD 10, so a value moves by more than its standardised logit."""
     study = half(planted.experiment(width=4), epochs=1, select="loss")

@@ -67,6 +67,7 @@ def cohort(tmp_path_factory):
     return folder, squares
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_becomes_a_report_with_maps(cohort, tmp_path):
     folder, squares = cohort
     experiment = Experiment(

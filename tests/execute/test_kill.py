@@ -17,6 +17,7 @@ def study(tmp_path, root, monkeypatch):
     return file, kill_resume
 
 
+@pytest.mark.slow
 def test_a_study_killed_in_training_and_in_its_report_ends_with_the_same_bytes(study, tmp_path):
     """SIGKILL, workers first; then SIGKILL of one process while it writes its report; then the end, in a third way."""
     file, harness = study
@@ -37,6 +38,7 @@ def test_a_study_killed_in_training_and_in_its_report_ends_with_the_same_bytes(s
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_workers_with_checkpoints(study, tmp_path):
     file, harness = study
     out, log = tmp_path / "run", tmp_path / "log.txt"

@@ -43,6 +43,7 @@ def after_a_step(experiment):
     return train_step(setup, 9, packed, hyper, group.keys[0], position, state, index, weight, jnp.array(True))[0].params
 
 
+@pytest.mark.slow
 def test_a_step_in_chunks_is_the_step():
     """In float64, with scaled features; two bags of different lengths."""
     study = planted.experiment(width=4)
@@ -54,6 +55,7 @@ def test_a_step_in_chunks_is_the_step():
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_study_in_chunks_is_the_study(tmp_path):
     """The same predictions up to the rounding of its sums; also with instances left out, drawn for the whole bag."""
     for name, how in (("plain", {}), ("drops", {"instance_dropout": 0.3, "max_instances": 7})):
@@ -68,6 +70,7 @@ def test_a_study_in_chunks_is_the_study(tmp_path):
         assert [config.get("instances_at_once") for config in said] == [None, 3]
 
 
+@pytest.mark.slow
 def test_features_of_a_long_bag_are_not_read_before_a_model_asks():
     """`gather` touches rows and masks only: neither a gather nor a cast of features is traced."""
     data = prepare(chunked(planted.experiment(width=4), 2))

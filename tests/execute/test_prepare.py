@@ -36,6 +36,7 @@ def files(tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_features_stay_as_stored_on_the_device_and_train(files, experiment, tmp_path, dtype):
     data = files(dtype)
@@ -75,6 +76,7 @@ def test_blocks_are_cut_evenly_over_devices(blocks, devices, shared_by):
     assert devices_for(blocks, devices) == shared_by
 
 
+@pytest.mark.slow
 def test_selection_needs_a_validation_part_in_given_folds_too(experiment, tmp_path):
     from milkit import GivenFolds
     from milkit.data.datasets import Classic
@@ -97,6 +99,7 @@ def slides_with_their_own_labels(tmp_path):
     return Cohort(str(tmp_path / "c.csv"), str(tmp_path / "s.h5"), slide_labels=True)
 
 
+@pytest.mark.slow
 def test_slides_may_have_labels_of_their_own(experiment, tmp_path):
     data = slides_with_their_own_labels(tmp_path)
     study = replace(experiment, data=data, unit="slide", seeds=1)
@@ -113,6 +116,7 @@ def test_slides_may_have_labels_of_their_own(experiment, tmp_path):
     assert len(lines) == 25
 
 
+@pytest.mark.slow
 def test_patients_have_one_target_where_bags_are_patients(experiment, tmp_path):
     study = slides_with_their_own_labels(tmp_path).load(Binary(), "slide")
     assert module.measured_unit(study, False) == "slide"

@@ -104,6 +104,7 @@ def kill_at(monkeypatch, calls):
     monkeypatch.setattr(Engine, "epoch", epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [3, 7])
 def test_a_killed_run_resumes_to_the_same_bits(experiment, finished, tmp_path, monkeypatch, calls):
     """Killed in mid-program, before and after a whole program; checkpoints are written every epoch here."""
@@ -120,6 +121,7 @@ def test_a_killed_run_resumes_to_the_same_bits(experiment, finished, tmp_path, m
     assert (out / "history.jsonl").read_bytes() == (finished / "history.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_really_killed_process_resumes_to_the_same_bits(finished, tmp_path, root):
     """SIGKILL from inside at the seventh epoch, then the same command with resume, in fresh processes."""
     script = f"""
@@ -204,6 +206,7 @@ def test_two_writers_are_kept_apart(experiment, tmp_path):
         execute(experiment, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_diverging_run_is_named_and_what_it_had_is_kept(experiment, tmp_path):
     wild = replace(experiment, train=replace(experiment.train, optimizer=Sgd(1e30, momentum=0.0)))
     out = tmp_path / "wild"
@@ -228,6 +231,7 @@ def test_without_validation_the_last_epoch_is_kept(experiment, tmp_path):
     assert np.isnan(p.threshold).all()
 
 
+@pytest.mark.slow
 def test_optimistic_selection_watches_the_honest_trajectory_and_leaves_it_alone(experiment, finished, tmp_path):
     out = tmp_path / "optimistic"
     execute(replace(experiment, optimistic="accuracy"), out)
@@ -245,6 +249,7 @@ def test_optimistic_selection_watches_the_honest_trajectory_and_leaves_it_alone(
     assert "optimistic" not in (out / "history.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_optimistic_selection_is_the_best_epoch_of_studies_that_stop_at_each_epoch(experiment, tmp_path):
     """Also without a validation part, as papers that select on test have none."""
     bare = replace(
@@ -283,6 +288,7 @@ def test_top_instances_are_the_largest_attention_weights(finished):
         assert len(bag["attention"]) == bag["n"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["patient", "slide"])
 def test_both_units_of_analysis(experiment, tmp_path, unit):
     """Twelve patients with two slides each."""
@@ -312,6 +318,7 @@ def test_resume_refuses_other_features(experiment, tmp_path, monkeypatch):
         execute(replace(experiment, data=planted.binary(shift=2.0)), out, resume=True)
 
 
+@pytest.mark.slow
 def test_a_start_that_was_killed_before_its_config_can_be_started_again(experiment, finished, tmp_path):
     out = tmp_path / "run"
     (out / "programs").mkdir(parents=True)
@@ -334,6 +341,7 @@ def test_force_takes_away_what_milkit_wrote_and_nothing_else(experiment, tmp_pat
         execute(small, foreign, force=True)
 
 
+@pytest.mark.slow
 def test_a_failed_run_fails_again_on_resume(experiment, tmp_path):
     """Also when the failure came in the last epoch, where nothing is left to train."""
     wild = replace(experiment, train=replace(experiment.train, optimizer=Sgd(1e30, momentum=0.0), epochs=1))
@@ -342,6 +350,7 @@ def test_a_failed_run_fails_again_on_resume(experiment, tmp_path):
             execute(wild, tmp_path / "wild", resume=resume)
 
 
+@pytest.mark.slow
 def test_a_validation_loss_that_is_not_finite_names_its_bag(experiment, tmp_path):
     from milkit.data.protocol import Holdout
     from milkit.models import BagStatistics
@@ -355,6 +364,7 @@ def test_a_validation_loss_that_is_not_finite_names_its_bag(experiment, tmp_path
         execute(replace(one, data=data), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_last_epoch_of_a_run_that_stopped_early_is_its_own(experiment, tmp_path):
     train = replace(experiment.train, optimizer=Sgd(0.5, momentum=0.9), epochs=12, patience=2)
     execute(replace(experiment, train=train), tmp_path / "run")

@@ -56,6 +56,7 @@ def searched(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_choice_is_that_of_plain_studies_run_one_by_one_to_the_bit(searched, tmp_path):
     """The oracle knows nothing of searches: four studies, the best mean validation loss of each fold."""
     plain = base()
@@ -268,6 +269,7 @@ def _same(a, b):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes_to_the_same_bits(searched, tmp_path, monkeypatch):
     for attempt, epochs in enumerate((3, 4)):
         with monkeypatch.context() as patch:
@@ -288,6 +290,7 @@ def adaptive(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_tpe_searches_each_fold_on_its_own(adaptive):
     rows = table(adaptive / "trials.csv")
     drawn = {fold: [(r[RATE], r[GATED]) for r in rows if r["fold"] == fold] for fold in "01"}
@@ -311,6 +314,7 @@ def test_the_journal_is_one_that_optuna_reads(adaptive):
     assert [t.value for t in study.trials] == [-float(r["validation_loss"]) for r in rows]
 
 
+@pytest.mark.slow
 def test_tpe_killed_in_any_round_goes_on_with_the_same_proposals(adaptive, tmp_path, monkeypatch):
     for attempt, epochs in enumerate((2, 3)):
         with monkeypatch.context() as patch:
@@ -337,6 +341,7 @@ def test_nested_folds_choose_over_their_inner_folds(tmp_path):
     assert len(table(tmp_path / "runs.csv")) == 4
 
 
+@pytest.mark.slow
 def test_an_optimistic_choice_is_made_on_the_test_part_and_only_then(tmp_path):
     """Trial and epoch of the best test accuracy: no trial's every epoch does better."""
     search = Grid({RATE: Choice(0.001, 0.1)})
@@ -360,6 +365,7 @@ def test_an_optimistic_choice_is_made_on_the_test_part_and_only_then(tmp_path):
         assert accuracy(tmp_path / "paper", fold, "optimistic") == max(single)
 
 
+@pytest.mark.slow
 def test_worker_processes_leave_the_same_bytes(adaptive, tmp_path):
     """Each round of proposals reaches the worker through the folder alone."""
     execute(base(search=TPE, seeds=1), tmp_path, where=Where("processes", 1))

@@ -44,6 +44,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing of ours may catch it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [3, 6])
 def test_a_killed_study_resumes_to_the_same_bits(streamed, finished, tmp_path, monkeypatch, calls):
     """Killed in mid-program: what was trained ahead is lost, and trained again."""

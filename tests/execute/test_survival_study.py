@@ -59,6 +59,7 @@ def study(request, tmp_path_factory):
     return request.param, api.run(experiment(request.param, cohort(True)), out), out
 
 
+@pytest.mark.slow
 def test_planted_risk_is_found(study):
     loss, results, out = study
     table = Predictions.read(out / "predictions.csv")
@@ -113,6 +114,7 @@ def test_numbers_come_again_from_the_folder(study):
     assert write_results(out) == results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["nll", "cox"])
 def test_without_signal_the_c_index_is_about_a_half(loss, tmp_path):
     results = api.run(experiment(loss, cohort(False)), tmp_path / "run")
@@ -122,6 +124,7 @@ def test_without_signal_the_c_index_is_about_a_half(loss, tmp_path):
     # of its log-rank p nothing is asserted: over pooled folds it is too small too often (docs/survival.md)
 
 
+@pytest.mark.slow
 def test_without_validation_the_cut_off_is_the_training_part_s(tmp_path):
     base = experiment("cox", cohort(True), validation=0.0)
     base = replace(base, train=replace(base.train, epochs=2))
@@ -185,6 +188,7 @@ def test_an_empty_cell_leaves_the_row_out_and_says_so(tmp_path):
     assert json.dumps(made.study.flow.as_dict()).count("time") >= 1
 
 
+@pytest.mark.slow
 def test_test_parts_without_an_event_are_refused_or_undefined_with_a_reason(tmp_path):
     # four events in eight folds: at least four test parts have none
     rows = [(t, "1" if t in ("3", "4", "5", "6") else "0") for t, _ in GOOD]

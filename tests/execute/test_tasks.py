@@ -51,6 +51,7 @@ def test_binary(experiment, tmp_path):
     assert low <= m["auroc"]["value"] <= high
 
 
+@pytest.mark.slow
 def test_multi_class(experiment, tmp_path):
     m, p, rows = run(
         experiment, tmp_path / "run", planted.multi_class(48, shift=6.0), MultiClass(class_weights="balanced")
@@ -67,6 +68,7 @@ def test_multi_class(experiment, tmp_path):
     assert m["auroc"]["value"] > 0.7
 
 
+@pytest.mark.slow
 def test_multi_label(experiment, tmp_path):
     data = planted.multi_label(48, shift=6.0)
     m, p, rows = run(experiment, tmp_path / "run", data, MultiLabel(("left", "right")))
@@ -76,6 +78,7 @@ def test_multi_label(experiment, tmp_path):
     assert m["auroc"]["value"] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_regression(experiment, tmp_path, loss):
     m, p, rows = run(experiment, tmp_path / "run", planted.regression(48), Regression(loss=loss))
@@ -88,6 +91,7 @@ def test_regression(experiment, tmp_path, loss):
     assert m["r2"]["value"] > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "batch"), [("nll", 1), ("cox", 16)])
 def test_survival(experiment, tmp_path, loss, batch):
     m, p, rows = run(

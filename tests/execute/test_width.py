@@ -47,6 +47,7 @@ def test_each_run_needs_memory_by_the_compilers_account(experiment):
     assert large > small > 0
 
 
+@pytest.mark.slow
 def test_a_limit_decides_the_width_unless_the_experiment_does(experiment):
     free = replace(experiment, train=replace(experiment.train, width=None))
     prepared = prepare(free)

@@ -57,6 +57,7 @@ def home(tmp_path_factory, make_run):
     return folder
 
 
+@pytest.mark.slow
 def test_every_member_says_what_its_run_said(home):
     kept = api.load_model(home / "model")
     study = Cohort(str(home / "home.csv"), str(home / "home.h5"), covariates=CHOICE).load(Binary())
@@ -112,6 +113,7 @@ def test_an_unknown_level_is_refused_and_an_empty_cell_is_the_mean(home, tmp_pat
     assert len({float(mean) for mean in kept.covariate_shift[:, 0]}) == 3
 
 
+@pytest.mark.slow
 def test_bags_that_are_gone_cannot_scale(tmp_path, make_run):
     made = planted.binary()
     rows = [{**row, "age": str(40 + i % 9)} for i, row in enumerate(made.rows)]

@@ -39,6 +39,7 @@ def edited(home, tmp_path, change):
     return path
 
 
+@pytest.mark.slow
 def test_every_number_is_that_of_the_predictions(evaluated, ensemble):
     results, out = evaluated
     rows, kept = Predictions.read(out / "predictions.csv"), api.load_model(ensemble)

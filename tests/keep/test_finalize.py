@@ -88,6 +88,7 @@ def test_model_json_holds_what_is_needed_and_no_id(ensemble):
     assert facts["digest"] == digest_of(facts)
 
 
+@pytest.mark.slow
 def test_the_scalers_are_those_of_each_fold(home, ensemble):
     """Mean of the features over the instances of the member's own training part, by hand."""
     study = _study(home)
@@ -255,6 +256,7 @@ mine = Experiment(data=Cohort("home.csv", "home.h5"), protocol=KFold(folds=2, va
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_asks_for_trust(home, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(home)
     (tmp_path / "study.py").write_text(OWN_MODEL)
@@ -274,6 +276,7 @@ def test_a_model_of_ones_own_asks_for_trust(home, tmp_path, monkeypatch, capsys)
     assert "digest differs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_made(home, tmp_path, capsys):
     assert main(["finalize", str(home / "run"), "--out", str(tmp_path / "model")]) == 0
     said = capsys.readouterr().out

@@ -29,6 +29,7 @@ def chosen(run):
         return [row["trial"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_an_ensemble_says_what_the_chosen_runs_said(tmp_path, make_run):
     study = searched(Grid({RATE: Choice(0.001, 0.1), "model.dropout": Choice(0.1, 0.4)}))
     make_run(study, tmp_path / "run")
@@ -48,6 +49,7 @@ def test_an_ensemble_says_what_the_chosen_runs_said(tmp_path, make_run):
         np.testing.assert_allclose(said.members[m, [row_of[b] for b in mine.bag.tolist()]], mine.score, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_folds_that_chose_other_models_are_no_ensemble_but_a_refit_takes_the_most_chosen(
     tmp_path, make_run, monkeypatch
 ):

@@ -70,6 +70,7 @@ def test_concatenation_lets_the_table_change_what_tissue_means():
     assert said(0.0, -2.0) == -2.0
 
 
+@pytest.mark.slow
 def test_each_set_has_its_own_encoder_and_attention():
     """Without encoders, the embedding is each set's features averaged by the set's own attention."""
     module, batch = built(replace(SETS, encoder=(), heads=1), v=0), bags(v=0)
@@ -93,12 +94,14 @@ def test_a_plain_model_is_named_as_before():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ALL, ids=["late", "joint", "sets", "both"])
 def test_contracts_hold(config):
     for name in ("one_by_one", "permutation", "small_and_empty", "vmap", "bfloat16", "covariates"):
         CHECKS[name](config, 6, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ALL, ids=["late", "joint", "sets", "both"])
 def test_in_chunks_as_whole(config):
     """Every field of the output, in float64 to 1e-12."""
@@ -165,6 +168,7 @@ def test_what_does_not_fit_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [[[1.0, 2.0]], [1.0, 2.0], [[1.0], [float("nan")]]])
 def test_bags_want_one_finite_row_each(given):
     with pytest.raises(DataError, match="a row of finite numbers for each of the 2 bags"):

@@ -128,6 +128,7 @@ def test_verdicts(seeds, verdict):
     assert verdict_of(seeds) == verdict
 
 
+@pytest.mark.slow
 def test_figures_of_a_result_agree_with_scikit_learn_and_a_plain_bootstrap():
     rng = np.random.default_rng(0)
     draws, fitted = [], []
@@ -153,6 +154,7 @@ def test_figures_of_a_result_agree_with_scikit_learn_and_a_plain_bootstrap():
         np.testing.assert_allclose((one.low, one.high), np.quantile(values, [0.05 / 6, 1 - 0.05 / 6]), atol=0.02)
 
 
+@pytest.mark.slow
 def test_what_is_chosen_has_not_seen_the_test_bags():
     """With other test bags, every choice and every other score is the same to the bit."""
     recipe = Recipe(learning_rates=(1e-3, 1e-2), epochs=4)
@@ -165,6 +167,7 @@ def test_what_is_chosen_has_not_seen_the_test_bags():
         assert not np.array_equal(a.scores["test"], b.scores["test"])
 
 
+@pytest.mark.slow
 def test_a_drawn_bag_gets_its_own_score():
     """Scores come back in the draw's order, whatever order the engine reads bags in."""
     drawn = single_concept(0, Sizes(40, 8, 60))
@@ -184,6 +187,7 @@ CLAIMING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", CLAIMING, ids=repr)
 def test_models_keep_the_assumption_they_claim(model):
     assert claims_of(model) == {"standard"}
@@ -200,6 +204,7 @@ class Liar(BagStatistics):
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_not_kept_is_an_error_that_names_it():
     liar, quick = Liar(), Recipe(learning_rates=(1e-2,), epochs=15)
     with pytest.raises(AssertionError, match=r"claims standard but does not keep to it in 1 of 1(.|\n)*fails") as error:
@@ -212,6 +217,7 @@ def test_a_claim_that_is_not_kept_is_an_error_that_names_it():
     assert found.auroc < 0.2
 
 
+@pytest.mark.slow
 def test_a_claim_that_was_not_shown_is_an_error_too():
     idle = Recipe(learning_rates=(1e-9,), epochs=1)
     with pytest.raises(AssertionError, match="did not learn"):
@@ -269,6 +275,7 @@ def test_the_page_shows_the_committed_results(results, root):
         assert f"<!-- {name} -->\n\n{table}\n<!-- end of {name} -->" in page, f"run `make algorithmic` ({name})"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(root):
     blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "algorithmic.md").read_text(), re.DOTALL)
     assert blocks

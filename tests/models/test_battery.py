@@ -75,6 +75,7 @@ def test_every_pooling_honours_the_mask(config):
         CHECKS[name](config, 6, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("config", OTHER_PARAMETERS, ids=repr)
 def test_every_set_of_parameters_learns(config):

@@ -123,6 +123,7 @@ def test_a_sound_model_of_ones_own_passes():
     check_all(Toy(dropout=0.5), in_features=6, out_features=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_a_wrong_model_is_caught_by_the_check_that_names_its_fault(fault):
     for name in FAULTS[fault]:

@@ -76,6 +76,7 @@ FIXTURES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda f: f.file)
 def test_outputs_and_gradients(shared, fixture):
     reference = Reference(shared, fixture.file)

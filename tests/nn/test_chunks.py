@@ -69,6 +69,7 @@ def loss_and_gradient(model, bags_of, params, graph, rest, packed):
     return value, out, gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{type(m).__name__}-{getattr(m, 'pooling', m)}"[:40])
 def test_value_and_gradient_are_those_of_the_whole_bag(model):
     """In float64 to 1e-10: every field of the output, and the gradients by parameters and by features."""
@@ -115,6 +116,7 @@ def test_ties_share_the_gradient_of_a_maximum_in_whatever_chunks_they_lie():
     np.testing.assert_allclose(gradient[0, :, 0], [1 / 3, 0, 1 / 3, 1 / 3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_in_a_bag_stays_so():
     """A NaN in any chunk must reach the loss: a run is stopped by it, not quietly trained on the rest."""
     packed, rows, mask = example(np.float32)

@@ -102,6 +102,7 @@ def test_interpolation_by_hand():
     np.testing.assert_allclose(half, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
 def test_resizing_goes_by_the_image_and_not_the_canvas(image, mode):
     alone, own = canvas(image, 5, 7)

@@ -124,6 +124,7 @@ def test_gm_gradient_at_zero_is_finite_and_right_elsewhere():
     np.testing.assert_allclose(gradient(jnp.array([[[1.0], [0.0]]])), [[[2**-0.25], [0.0]]], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [*POOLS, "softmax"])
 @pytest.mark.parametrize("fill", [0.0, GARBAGE])
 def test_all_padding_gives_zero_and_padding_gets_no_gradient(pool, fill):
@@ -142,6 +143,7 @@ def test_all_padding_gives_zero_and_padding_gets_no_gradient(pool, fill):
     assert (gradient[:2][mask[:2]] != 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", list(POOLS))
 def test_gradient_against_finite_differences(pool):
     rng = np.random.default_rng(1)

@@ -8,6 +8,7 @@ import pytest
 from milkit.nn.products import MANY, tall_dot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 5), (MANY + 1, 5), (2, MANY // 2, 5), (2, 1, MANY, 5)])
 def test_value_and_gradient_are_those_of_the_plain_product(shape):
     """In float64, and with runs side by side."""

@@ -168,6 +168,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", FIGURES)
 def test_every_task(plant, task: str) -> None:
     folder = plant(task=task, folds=4, seeds=2, attention="coords" if task == "Survival" else "index")
@@ -178,6 +179,7 @@ def test_every_task(plant, task: str) -> None:
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", html, flags=re.S).lower().replace("nanjing", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["Binary", *FIGURES])
 def test_the_numbers_of_write_results_are_all_shown(plant, task: str) -> None:
     folder = plant(task=task, folds=3, seeds=2, patients=60, attention="none")
@@ -233,6 +235,7 @@ def test_hostile_names_stay_text(plant) -> None:
             assert line.endswith("|")
 
 
+@pytest.mark.slow
 def test_a_large_study_stays_small(plant) -> None:
     folder = plant(patients=1500, folds=10, repeats=5, seeds=10, attention="none", epochs=30)
     assert write_report(folder).stat().st_size < 3_000_000
@@ -321,6 +324,7 @@ def test_only_a_model_of_ones_own_asks_for_trust(plant) -> None:
     assert "--trust-source" in write_report(folder).with_name("report.md").read_text()
 
 
+@pytest.mark.slow
 def test_repeating_says_from_which_folder(plant, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = plant(folds=2, seeds=1, attention="none")
     data = {"type": "Cohort", "table": "tables/c.csv", "features": ["s.h5"]}
@@ -383,6 +387,7 @@ def test_how_often_a_patient_counts_is_counted(plant) -> None:
     assert "a patient counts 5 to 6 times" in drawn.caption
 
 
+@pytest.mark.slow
 def test_attention_that_says_little_is_called_so(plant) -> None:
     folder = plant(folds=3, seeds=1)
     text = write_report(folder).with_name("report.md").read_text()

@@ -50,6 +50,7 @@ def slot(run, i):
     return replace(run, program=0, slot=i)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2])
 def test_how_many_blocks_share_a_program_changes_no_bit(experiment, width):
     """Four runs in blocks of one width: in one program, and in programs of one block, on one device and on two."""
@@ -147,12 +148,14 @@ def one_step(experiment, weight, optimizer=None, **train):
     return state, new, new2
 
 
+@pytest.mark.slow
 def test_a_step_of_weight_zero_changes_nothing(experiment):
     state, moved, still = one_step(experiment, 1.0)
     assert not same_bits(state.params, moved.params)
     assert same_bits(moved, still)
 
 
+@pytest.mark.slow
 def test_the_update_is_optax_on_the_gradient_of_one_bag(experiment):
     """An independent path to the same numbers: Flax module, optax.sgd, one bag without padding."""
     state, moved, _ = one_step(experiment, 1.0, Sgd(0.5, momentum=0.9))
@@ -172,6 +175,7 @@ def test_the_update_is_optax_on_the_gradient_of_one_bag(experiment):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_accumulated_steps_are_one_step_on_the_batch(experiment):
     """Two bags in one step, and the same two bags accumulated, move the parameters alike."""
     optimizer = Sgd(0.5, momentum=0.0)
@@ -270,6 +274,7 @@ def test_an_epoch_compiles_once_for_all_programs_and_never_calls_back(experiment
     assert "callback" not in text
 
 
+@pytest.mark.slow
 def test_dropout_draws_differ_between_runs_and_follow_the_key():
     model = ABMIL(encoder=(32,), attention=4, dropout=0.5)
     graph = graph_of(model, 6, 1)
@@ -333,6 +338,7 @@ def test_an_undefined_criterion_never_wins_over_a_defined_one(experiment):
     assert int(state.best_epoch) == 1
 
 
+@pytest.mark.slow
 def test_accumulation_weighs_bags_not_steps(experiment):
     """Steps of one and of two bags make one update: each of the three bags counts a third."""
     data = prepare(replace(experiment, train=replace(experiment.train, optimizer=Sgd(0.5, momentum=0.0), accumulate=2)))
@@ -418,6 +424,7 @@ def test_long_bags_aresubsampled_in_training_only(experiment):
     assert all(len(set(places)) == 3 for places in drawn)
 
 
+@pytest.mark.slow
 def test_prediction_is_the_module_itself_without_dropout(experiment):
     """An independent path: the module on one unpadded bag, deterministic."""
     model = ABMIL(encoder=(8,), attention=4, dropout=0.5)

@@ -73,6 +73,7 @@ def counted(prepared):
     return reads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [

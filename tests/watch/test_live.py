@@ -48,6 +48,7 @@ def test_the_best_figures_are_those_of_the_history(finished):
     assert sorted(told) == pytest.approx(sorted(best.values()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_the_first_program(finished):
     compiled = [lines(finished / f"programs/{p:04d}/progress.jsonl")[-1]["compiles"] for p in range(3)]
     assert compiled[0] > 0
@@ -101,6 +102,7 @@ def test_watching_needs_no_jax(finished):
     assert run.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_the_table_stands_on_a_terminal(tmp_path):
     """In a terminal of its own: the table is drawn, and drawn over."""
     code = (

@@ -50,6 +50,7 @@ def test_open_features_reads_it_too(tmp_path, jld):
     assert bag.coords_px is None
 
 
+@pytest.mark.slow
 def test_a_classic_set_written_as_jld_is_that_set(tmp_path, jld):
     musk = classic("musk1").read()
     folds = [[[role == "train" for role in g.role] for g in musk.given[10 * r : 10 * r + 10]] for r in range(5)]

@@ -169,6 +169,7 @@ def test_what_fits_nothing_is_refused(tmp_path):
         BagFile(str(path)).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True])
 def test_damage_never_ends_in_a_crash(tmp_path, compressed):
     path = tmp_path / "x.mat"

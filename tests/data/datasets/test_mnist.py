@@ -156,6 +156,7 @@ def test_fixed_bags(small_mnist, tmp_path):
         MnistBenchmark("02")
 
 
+@pytest.mark.slow
 def test_the_real_images(shared, monkeypatch):
     monkeypatch.setenv("MILKIT_DATA", str(shared / "data"))
     bags = MnistBags(train_bags=50, test_bags=100).read()

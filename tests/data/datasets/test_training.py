@@ -1,11 +1,14 @@
 """An experiment on digit bags trains, from pixels."""
 
+import pytest
+
 from milkit import ABMIL, Adam, Experiment, GivenFolds, Train
 from milkit.data.datasets import MnistBags
 from milkit.execute.run import execute
 from milkit.predictions import Predictions
 
 
+@pytest.mark.slow
 def test_attention_over_flattened_pixels_learns_to_find_a_nine(small_mnist, tmp_path):
     """In the small file the digit is the brightness, so a few epochs are enough; chance is an AUROC of 0.5."""
     study = Experiment(

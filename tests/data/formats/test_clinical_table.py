@@ -204,6 +204,7 @@ def test_clam_names_no_encoder_and_takes_one(folder, features):
     json.dumps(dict(study.provenance))
 
 
+@pytest.mark.slow
 def test_the_quickstart_cohort_is_the_same_from_both_tools(folder):
     quickstart(folder)
     one = Cohort("clinical.csv", f"trident_out/{TILING}/features_uni_v2", mpp=0.25).load(HER2)

@@ -278,6 +278,7 @@ def test_reading_changes_nothing(folder, slide):
     } == before
 
 
+@pytest.mark.slow
 def test_some_hundred_spoiled_files_of_all_layouts():
     """The first of those of benchmarks/results/fuzz_readers.json; it exits with 1 where one does not end in words."""
     command = [sys.executable, "-m", "benchmarks.fuzz_readers", "--inputs", "260", "--seed", "1"]

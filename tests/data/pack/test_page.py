@@ -15,6 +15,7 @@ def page(root):
     return (root / "docs" / "packing.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_works_as_it_stands(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     quickstart(tmp_path)

@@ -51,6 +51,7 @@ def written(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_and_gone_on_with(job, tmp_path, undisturbed):
     """SIGKILL after the third of four slides; what was written then is not written again."""
     code = f"""
@@ -72,6 +73,7 @@ def test_killed_by_the_system_and_gone_on_with(job, tmp_path, undisturbed):
     assert written(tmp_path / "r") == written(tmp_path / "again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "name", "call", "after"),
     [

@@ -148,6 +148,7 @@ def test_no_validation_when_none_is_asked_for(random_study):
         assert all(len(s.validation) == 0 for s in plan.splits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", DRAWN + BY_SITE, ids=repr)
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another(protocol, random_study):
     study = random_study(0)
