@@ -114,10 +114,11 @@ def pseudo_inverse(a: Float[Array, "b h m m"], iterations: int, *, of_batch: boo
         # errors grow over the iterations: not in tensor-float32
         return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
-    for _ in range(iterations):
+    def improve(z: Array, _: None) -> tuple[Array, None]:
         az = times(a, z)
-        z = 0.25 * times(z, 13 * one - times(az, 15 * one - times(az, 7 * one - az)))
-    return z
+        return 0.25 * times(z, 13 * one - times(az, 15 * one - times(az, 7 * one - az))), None
+
+    return jax.lax.scan(improve, z, None, iterations)[0]
 
 
 class NystromAttention(nnx.Module):
