@@ -9,6 +9,7 @@ from milkit.models import (
     ABMIL,
     CLAMMB,
     CLAMSB,
+    DSMIL,
     BagNet,
     BagNetDS,
     BagStatistics,
@@ -44,6 +45,7 @@ OTHER_PARAMETERS = [
     BagNetDS(NARROW, "mean", average="logits"),
     CLAMMB(NARROW, 8, dropout=0.0, k=3, instance_loss="cross_entropy", subtyping=True),
     CLAMSB(NARROW, 8, gated=False, dropout=0.0, bag_weight=1.0),
+    DSMIL(NARROW, query=8, query_layers=1, values=8, dropout=0.25, compat="authors"),
 ]
 
 
@@ -51,6 +53,7 @@ OTHER_PARAMETERS = [
 NARROWED = {
     CLAMMB: CLAMMB(encoder=(16,), attention=8, k=3),
     CLAMSB: CLAMSB(encoder=(16,), attention=8, k=3),
+    DSMIL: DSMIL(query=8),
 }
 
 
