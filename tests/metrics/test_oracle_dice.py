@@ -30,7 +30,8 @@ def test_it_is_no_less_than_any_one_component():
     maps = [rng.dirichlet(np.ones(4), (5, 6)) for _ in range(7)]
     truths = [rng.random((5, 6)) < 0.4 for _ in maps]
     each = [dice([m.argmax(-1) == k for m in maps], truths, average="image") for k in range(4)]
-    per_image = [max(dice([m.argmax(-1) == k], [t], average="image") for k in range(4)) for m, t in zip(maps, truths)]
+    pairs = list(zip(maps, truths, strict=True))
+    per_image = [max(dice([m.argmax(-1) == k], [t], average="image") for k in range(4)) for m, t in pairs]
     assert oracle_dice(maps, truths) == pytest.approx(np.mean(per_image))
     assert oracle_dice(maps, truths) > max(each)
 
