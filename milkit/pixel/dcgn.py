@@ -19,13 +19,12 @@ factors a_d > 0, makes mu, the shift (Sigma' by a_d^2, std by a_d) and std scale
 penalty as they are, and moves the log-likelihood by the constant sum log a_d. So the gradient, and all that is learned,
 is the same whatever the channels' scale; `tests/pixel/test_dcgn.py` holds it to that.
 
-**The penalty and one mixture for all.** Where each pixel's responsibilities are those of all others, every component has
-the image's mean: all colours are one Gaussian. Of a small step away from there, to means apart by t, the likelihood gains
-t^2, but the penalty costs lambda t: with lambda > 0 this is a minimum of its own, and a network whose first maps are
-nearly flat falls into it and stays. With the paper's lambda small networks do so from most seeds, however they are
-normalised and long trained; a tenth of it leaves a trap so narrow that they start outside (`from_scratch`). A loss that
-does not move between epochs shows it. What stands in the likelihood for one Gaussian is
-`-(d / 2) (1 + log 2 pi) - log det(covariance of the image) / 2`.
+**The penalty and one mixture for all.** Where all pixels share their responsibilities, every component has the
+image's mean: all colours are one Gaussian. Of a small step away from there, to means apart by t, the likelihood gains
+of the order of t^2, but the penalty costs of the order of lambda t: with lambda > 0 this is a minimum of its own, and
+a network whose first maps are nearly flat falls into it and stays. With the paper's lambda small networks do so from
+most seeds; a tenth of it leaves a trap so narrow that they start outside (`from_scratch`). Its mark is a loss that
+stays at that of one Gaussian: d / 2 (1 + log 2 pi) + log det(covariance of the image) / 2.
 
 Which component is foreground is not known to the model, and the paper chooses it with the mask, per image (see
 `milkit.metrics.segmentation.oracle_dice`). Here "fused" is the component that `foreground` names, without a label.
@@ -88,7 +87,7 @@ class DCGN:
     components: int = 3  # the paper's
     """Of the mixture."""
     penalty: float = 0.05  # the paper's lambda
-    """Weight of the distance between the components' means and the image's; too large a one holds all pixels together."""
+    """Weight of the distance between the components' means and the image's; too large holds all pixels together."""
     foreground: Foreground = "haematoxylin"
     """Which component the map "fused" shows."""
     network: UNet = UNet()
