@@ -17,6 +17,7 @@ from milkit.models import (
     InstanceNet,
     InstancePooling,
     Model,
+    TransMIL,
 )
 from milkit.testing.model_battery import CHECKS, check_all
 
@@ -54,6 +55,7 @@ NARROWED = {
     CLAMMB: CLAMMB(encoder=(16,), attention=8, k=3),
     CLAMSB: CLAMSB(encoder=(16,), attention=8, k=3),
     DSMIL: DSMIL(query=8),
+    TransMIL: TransMIL(width=16, heads=2, landmarks=4, residual=5),
 }
 
 
