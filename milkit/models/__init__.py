@@ -11,6 +11,7 @@ from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.shao2021 import TransMIL
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
+from milkit.models.zhang2022 import DTFD
 
 Model = (
     ABMIL
@@ -25,6 +26,7 @@ Model = (
     | CLAMMB
     | DSMIL
     | TransMIL
+    | DTFD
 )
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "CLAMMB",
     "CLAMSB",
     "DSMIL",
+    "DTFD",
     "BagNet",
     "BagNetDS",
     "BagNetRC",

@@ -10,6 +10,7 @@ from milkit.models import (
     CLAMMB,
     CLAMSB,
     DSMIL,
+    DTFD,
     BagNet,
     BagNetDS,
     BagStatistics,
@@ -47,6 +48,7 @@ OTHER_PARAMETERS = [
     CLAMMB(NARROW, 8, dropout=0.0, k=3, instance_loss="cross_entropy", subtyping=True),
     CLAMSB(NARROW, 8, gated=False, dropout=0.0, bag_weight=1.0),
     DSMIL(NARROW, query=8, query_layers=1, values=8, dropout=0.25, compat="authors"),
+    DTFD("MaxMinS", pseudo_bags=3, selected=2, width=16, residual_blocks=1, attention=8, dropout=0.1),
 ]
 
 
@@ -56,6 +58,7 @@ NARROWED = {
     CLAMSB: CLAMSB(encoder=(16,), attention=8, k=3),
     DSMIL: DSMIL(query=8),
     TransMIL: TransMIL(width=16, heads=2, landmarks=4, residual=5),
+    DTFD: DTFD(width=16, attention=8, pseudo_bags=3),
 }
 
 
