@@ -74,7 +74,7 @@ ROWS = (
             samil_128,
             model=UNet.from_scratch(),
             data=replace(crops_128, pixel_masks=True),
-            train=replace(train, epochs=10),
+            train=train,
         ),
         against=("samil_64",),
     ),

@@ -50,11 +50,13 @@ class Row:
         name: of the row and of its folder.
         experiment: of the official split, or of fold 0.
         against: names of rows that it is compared with.
+        splits: on which it is trained, of those that the study has.
     """
 
     name: str
     experiment: Experiment
     against: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("patients", "official", "as stated")
 
 
 @dataclass(frozen=True)
@@ -264,9 +266,10 @@ def study(
     chosen = [row for row in rows if options.rows is None or row.name in options.rows]
     lines, paired = [], []
     for split in options.splits:
-        seen = {row.name: measured(trained(row, split, options.out)) for row in chosen}
+        own = [row for row in chosen if split in row.splits]
+        seen = {row.name: measured(trained(row, split, options.out)) for row in own}
         lines.append(everything(split, next(iter(seen.values()))))
-        lines += [line(row, split, seen[row.name]) for row in chosen]
+        lines += [line(row, split, seen[row.name]) for row in own]
         paired += differences(chosen, split, seen, metric)
     print(table(lines, metric))
     for d in paired:
