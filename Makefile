@@ -95,8 +95,8 @@ study-classic: $(VENV)/.dev
 	$(BIN)/python -m experiments.classic_table runs/ilse2018
 
 study-segmentation: $(VENV)/.dev
-	$(BIN)/python -m experiments.glas_oeem --out runs/glas_oeem
-	$(BIN)/python -m experiments.glas_weak --out runs/glas_weak
+	$(BIN)/python -m experiments.glas_oeem --out runs/glas
+	$(BIN)/python -m experiments.glas_weak --out runs/glas
 	$(BIN)/python -m experiments.colon_weak --out runs/colon_weak
 	$(BIN)/python -m experiments.glas_ablation --out runs/glas_ablation
 
