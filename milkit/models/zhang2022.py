@@ -59,7 +59,7 @@ class DTFD:
     position_aware: ClassVar[bool] = False
     min_instances: ClassVar[int] = 1
 
-    distil: Literal["AFS", "MaxS", "MaxMinS", "MAS"] = "AFS"  # the authors' default, and the paper's best on CAMELYON16
+    distil: Literal["AFS", "MaxS", "MaxMinS", "MAS"] = "AFS"  # the authors' default
     """What tier 2 reads of each pseudo-bag."""
     pseudo_bags: int = 4  # the authors' code
     """Into how many a slide is split."""

@@ -57,11 +57,11 @@ class ACMIL:
 
     kind: Literal["gated", "multihead"] = "gated"  # the authors' default
     """Which attention a branch is."""
-    branches: int = 5  # the paper's
+    branches: int = 5  # as the authors run it
     """Attention branches."""
-    masked: int = 10  # the paper's
+    masked: int = 10  # as the authors run it
     """Of how many most attended instances some are masked in training; 0 is none."""
-    mask_share: float = 0.6  # the paper's
+    mask_share: float = 0.6  # as the authors run it
     """Which share of these."""
     width: int = 512  # the authors' for 1024 features; they use 128 for 384 and 256 for 512
     """Of the projected instances."""
