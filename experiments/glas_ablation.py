@@ -18,17 +18,11 @@ from milkit.pixel import SAMIL, EfficientNetLite0
 CHANGES: dict[str, dict[str, Any]] = {
     "R0": {"recurrences": 0},
     "R1": {"recurrences": 1},
-    "R3": {"recurrences": 3},
     "full_attention": {"attention": "full"},
     "r1": {"r": 1.0},
-    "r2": {"r": 2.0},
     "r8": {"r": 8.0},
-    "r_max": {"r": "max"},
     "last_side_only": {"sides": False},
-    "learned_fusion": {"fusion": "learned"},
     "trunk_of_3_stages": {"backbone": EfficientNetLite0(stages=3)},
-    "trunk_of_5_stages": {"backbone": EfficientNetLite0(stages=5, head=False)},
-    "trunk_trained": {"trunk_rate": 0.1},
     "not_pretrained": {"trunk_rate": 1.0, "weights": "", "normalisation": "training"},
 }
 
