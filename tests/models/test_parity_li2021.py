@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from parity import Fixture, Reference, bags_of, check_case, check_gradients, close, fill, load, run
+from parity import Fixture, Reference, bags_of, check_case, check_gradients, close, fill, load, run, softmax_of
 
 from milkit.models import DSMIL
-from milkit.types import Batch
+from milkit.types import Bags, Batch
 
 
 def end_to_end(kernel):
@@ -141,3 +141,25 @@ def test_owkin_up_to_its_head_and_scale(shared):
         v = z @ w["tiles_values.hidden_layers.0.weight"].T + w["tiles_values.hidden_layers.0.bias"]
         logits = (v @ w["mlp.0.weight"].T + w["mlp.0.bias"])[..., 0]
         close((logits + output.extras["critical_logits"]) / 2, reference.get("out", case, "logits"))
+
+
+def test_two_bags_of_three_classes_against_the_formulas():
+    """An encoder, values and both streams: every value again in numpy, bag by bag, in float64."""
+    config = DSMIL(encoder=(6,), query=4, values=3)
+    graph, state = nnx.split(config.build(5, 3, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(5)
+    x = [rng.normal(size=(n, 5)).astype(np.float32) for n in (7, 2)]
+    with jax.default_matmul_precision("highest"):
+        output = jax.jit(lambda state: nnx.merge(graph, state)(Bags.of(x)))(state)
+    w = {"/".join(map(str, p)): np.asarray(v[...], np.float64) for p, v in nnx.to_flat_state(state)}
+    dense = lambda h, name: h @ w[f"{name}/kernel"] + w[f"{name}/bias"]  # noqa: E731
+    for b, bag in enumerate(x):
+        h = np.maximum(dense(bag.astype(np.float64), "encoder/layers/0"), 0)
+        scores = dense(h, "scorer")
+        q = np.tanh(dense(np.maximum(dense(h, "queries/0"), 0), "queries/1"))
+        attention = softmax_of((q @ q[scores.argmax(0)].T / 2).T).T
+        z = (attention.T @ np.maximum(dense(h, "values"), 0)).reshape(-1)
+        close(output.attention[b, : len(h)], attention)
+        close(output.embedding[b], z)
+        close(output.instance_logits[b, : len(h)], scores)
+        close(output.logits[b], (dense(z, "classifier") + scores.max(0)) / 2)

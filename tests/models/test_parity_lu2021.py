@@ -6,12 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity import GRADIENT_TOLERANCE, Fixture, Reference, bags_of, check_case, check_gradients, close, load, run
+from flax import nnx
+from parity import (
+    GRADIENT_TOLERANCE,
+    Fixture,
+    Reference,
+    bags_of,
+    check_case,
+    check_gradients,
+    close,
+    load,
+    run,
+    softmax_of,
+)
 from scipy.special import logsumexp
 
 from milkit.losses import smooth_top1_svm
 from milkit.models import CLAMMB, CLAMSB
 from milkit.models.lu2021 import instance_loss
+from milkit.types import Bags, Batch, Output
 
 AUTHORS = {"dropout": 0.0, "compat": "authors"}
 
@@ -167,3 +180,53 @@ def test_torchmil_up_to_its_loss(shared):
                 want += torchmil_svm(np.concatenate([top[label], bottom[label]]), [1] * k + [0] * k)
                 want += torchmil_svm(top[1 - label], [0] * k)
             close(want, reference.get("out", case, "inst_loss_masked"))
+
+
+def test_two_bags_of_one_logit_against_the_formulas():
+    """CLAM-MB with one logit, subtyping, a bag smaller than k: every value again in numpy, bag by bag, in float64."""
+    config = CLAMMB(encoder=(6,), attention=4, k=3, subtyping=True, bag_weight=0.6)
+    graph, state = nnx.split(config.build(5, 1, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(5)
+    x = [rng.normal(size=(n, 5)).astype(np.float32) for n in (7, 2)]
+    bags, labels = Bags.of(x), np.array([1, 0])
+    batch = Batch(bags, jnp.asarray(labels), jnp.ones(2), jnp.arange(2))
+
+    @jax.jit
+    def call(state):
+        output = nnx.merge(graph, state)(bags)
+        return output, config.objective(output, batch, lambda logits: logits[:, 0])
+
+    with jax.default_matmul_precision("highest"):
+        output, (total, parts) = call(state)
+    w = {"/".join(map(str, p)): np.asarray(v[...], np.float64) for p, v in nnx.to_flat_state(state)}
+    dense = lambda h, name: h @ w[f"{name}/kernel"] + w.get(f"{name}/bias", 0.0)  # noqa: E731
+    for b, (bag, label) in enumerate(zip(x, labels, strict=True)):
+        h = np.maximum(dense(bag.astype(np.float64), "encoder/layers/0"), 0)
+        scores = dense(np.tanh(dense(h, "pool/tanh")) / (1 + np.exp(-dense(h, "pool/gate"))), "pool/score")
+        attention = softmax_of(scores.T).T
+        z = attention.T @ h
+        logits = [dense(z[i], f"classifiers/{i}")[0] for i in range(2)]
+        close(output.logits[b, 0], logits[1] - logits[0])
+        close(output.attention[b, : len(h)], attention)
+        alone = [dense(h, f"classifiers/{i}")[:, 0] for i in range(2)]
+        close(output.instance_logits[b, : len(h), 0], alone[1] - alone[0])
+        instances = 0.0
+        for i in range(2):
+            order = np.argsort(-scores[:, i])
+            top, bottom = order[:3], order[::-1][:3]
+
+            def losses(rows, y, i=i, h=h):
+                s = dense(h[rows], f"instance_classifiers/{i}")
+                return list(np.log1p(np.exp(1 + s[:, 1 - y] - s[:, y])))
+
+            instances += np.mean(losses(top, 1) + losses(bottom, 0)) if i == label else np.mean(losses(top, 0))
+        close(parts["instances"][b], instances / 2)
+        close(total[b], 0.6 * (logits[1] - logits[0]) + 0.4 * instances / 2)
+
+
+def test_targets_that_are_no_class_leave_the_instances_out():
+    output = Output(jnp.ones((2, 2)), extras={"top_logits": jnp.ones((2, 2, 3, 2))})
+    batch = Batch(Bags.of([np.ones((1, 1))] * 2), jnp.ones((2, 2)), jnp.ones(2), jnp.arange(2))
+    loss, parts = CLAMSB().objective(output, batch, lambda logits: logits.sum(1))
+    np.testing.assert_array_equal(loss, [2, 2])
+    assert set(parts) == {"bag"}

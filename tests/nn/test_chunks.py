@@ -7,7 +7,17 @@ import pytest
 from flax import nnx
 
 from milkit.errors import ConfigError
-from milkit.models import ABMIL, BagNet, BagNetDS, BagNetRC, EmbeddingPooling, InstanceNet, InstancePooling
+from milkit.models import (
+    ABMIL,
+    CLAMMB,
+    DSMIL,
+    BagNet,
+    BagNetDS,
+    BagNetRC,
+    EmbeddingPooling,
+    InstanceNet,
+    InstancePooling,
+)
 from milkit.nn import LongBags, Max, over_instances
 from milkit.types import Bags
 
@@ -24,6 +34,8 @@ MODELS = [
     *(BagNet(widths=(6, 4), pooling=p, dropout=0.0) for p in ("max", "mean", "lse")),
     BagNetDS(widths=(6, 4), pooling="lse", dropout=0.0),
     BagNetRC(widths=(6, 6), pooling="mean", dropout=0.0),
+    CLAMMB(encoder=(6,), attention=4, dropout=0.0, k=3),
+    DSMIL(encoder=(6,), query=4, values=3),
 ]
 
 
