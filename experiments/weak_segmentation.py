@@ -26,6 +26,7 @@ from milkit.errors import MilkitError
 from milkit.metrics.segmentation import compare_segmentations, segmentation_estimates
 from milkit.metrics.segmentation.study import SegmentationDifference, SegmentationRun
 from milkit.metrics.verdict import holm
+from milkit.pixel import DCGN, StainThreshold
 from milkit.predictions import Predictions
 from milkit.report.results import recorded_columns
 from milkit.report.segmentation_runs import Scored, scored
@@ -36,6 +37,8 @@ KEPT = ("dice", "miou", "iou", "dice_per_image", "f1_pos", "f1_neg", "accuracy",
 """Metrics that go into the file, where a study has them."""
 LITE0 = str(Path(os.environ.get("MILKIT_DATA", "../shared/data")) / "weights" / "efficientnet_lite0_imagenet_f16.npz")
 """ImageNet weights of EfficientNet-Lite0, where the shared data lie (docs/weights.md)."""
+NO_LABELS = (DCGN, StainThreshold)
+"""Models that learn no label."""
 FOLDS, DEVELOPMENT = 4, 0
 """Of the patient-grouped split, and the fold that is left out of the table: size of crops, depth and rate of the
 trunk and epochs were chosen looking at masks of its four patients. The other three test 12 patients whose masks nobody
@@ -154,6 +157,8 @@ def _training_patients(folder: Path, config: dict[str, Any]) -> int:
 def line(row: Row, split: str, seen: Measured) -> dict[str, Any]:
     """A row of the results file."""
     supervision = seen.found.get("supervision", {})
+    if isinstance(row.experiment.model, NO_LABELS):  # their studies have labels, as any table has, and read none
+        supervision = {"kind": "none", "labels_per_image": 0}
     train = row.experiment.train
     return {
         "row": row.name,
