@@ -43,7 +43,7 @@ floor = replace(samil, task=Binary(), train=Train(epochs=1, batch_bags=16, selec
 GROUPED = ("patients",)
 fewer = replace(crops, stride=112)
 unet = replace(train, epochs=6, batch_bags=4)
-dcgn = Train(Adam(1e-3), epochs=3, batch_bags=4, augment=Augment(), select="last", schedule="exponential")
+dcgn = Train(Adam(5e-3), epochs=3, batch_bags=4, augment=Augment(), select="last", schedule="exponential")
 
 # The methods on one frozen trunk, so that they differ in their heads alone.
 ROWS = (
