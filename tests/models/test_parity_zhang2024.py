@@ -159,7 +159,8 @@ def test_masked_instances_are_left_out_in_training_only():
     """The heads' attention in training is 0 on 6 of the 10 best of 12; the logits are of the other six."""
     module = ACMIL(branches=2, width=8, attention=4).build(5, 3, rngs=nnx.Rngs(0))
     bags = Bags.of(np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32))
-    plain, trained = module(bags), module(bags, deterministic=False, rngs=nnx.Rngs(1))
+    both = nnx.jit(lambda module, bags: (module(bags), module(bags, deterministic=False, rngs=nnx.Rngs(1))))
+    plain, trained = both(module, bags)
     assert (np.asarray(plain.attention) > 0).all()
     gone = np.asarray(trained.attention[0]) == 0
     assert gone.sum(0).tolist() == [6, 6]
@@ -222,8 +223,8 @@ def test_loss_attention_objective(compat):
     module = config.build(4, 3, rngs=nnx.Rngs(2))
     bags = Bags.of([np.random.default_rng(i).normal(size=(n, 4)).astype(np.float32) for i, n in enumerate((7, 2))])
     with jax.default_matmul_precision("highest"):
-        output = module(bags)
-        _, parts = config.objective(output, batch_of(bags, 2), cross_entropy(2))
+        output = nnx.jit(lambda module, bags: module(bags))(module, bags)
+        parts = jax.jit(lambda output: config.objective(output, batch_of(bags, 2), cross_entropy(2))[1])(output)
     for i, n in enumerate((7, 2)):
         e = np.exp(np.asarray(output.instance_logits[i, :n], np.float64))
         a = e.sum(1) / e.sum()
