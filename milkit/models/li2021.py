@@ -124,7 +124,7 @@ class DSMILModule(nnx.Module):
         def encoded(x: Float[Array, "b m d"], rngs: nnx.Rngs | None) -> Float[Array, "b m e"]:
             return self.encoder(x, deterministic=deterministic, rngs=rngs)
 
-        encode = encoded
+        encode: Callable[[Array, nnx.Rngs | None], Array] = encoded
         if not isinstance(bags, LongBags):  # what fits is encoded once
             bags = replace(bags, x=encoded(bags.x, rngs))
             encode = _as_it_is

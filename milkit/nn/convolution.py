@@ -63,7 +63,8 @@ def _derived(x: Array, kernel: Array, g: Array, *, dilation: int) -> tuple[Array
 
 def _by_lines(x: Array, kernel: Array, g: Array, *, dilation: int) -> tuple[Array, Array]:
     of_x = _xla(g, kernel[::-1, ::-1].swapaxes(2, 3), dilation)  # the kernel turned round
-    return of_x, kernel_gradient(x, g, kernel.shape[:2], dilation).astype(kernel.dtype)
+    height, width = kernel.shape[:2]
+    return of_x, kernel_gradient(x, g, (height, width), dilation).astype(kernel.dtype)
 
 
 def kernel_gradient(

@@ -59,8 +59,8 @@ def said(output: Output, i: int, height: int, width: int) -> dict[str, Any]:
 def check_config(config: Any, out_features: int) -> None:
     """A config is a frozen dataclass, hashable, and survives JSON, also where it holds other dataclasses."""
     contract = "A config is a frozen dataclass of plain values"
-    kind = type(config)
-    if not dataclasses.is_dataclass(config) or not kind.__dataclass_params__.frozen:
+    kind: Any = type(config)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type) or not kind.__dataclass_params__.frozen:
         raise AssertionError(f"{contract}: {kind.__name__} is not a dataclass(frozen=True).")
     try:
         hash(config)
@@ -73,7 +73,7 @@ def check_config(config: Any, out_features: int) -> None:
 
 def _again(like: Any, data: Any) -> Any:
     """`data`, which JSON gave, with the types that `like` has."""
-    if dataclasses.is_dataclass(like):
+    if dataclasses.is_dataclass(like) and not isinstance(like, type):
         names = [f.name for f in dataclasses.fields(like) if f.init]
         return type(like)(**{name: _again(getattr(like, name), data[name]) for name in names})
     return tuple(_again(a, b) for a, b in zip(like, data, strict=True)) if isinstance(like, tuple) else data

@@ -165,7 +165,8 @@ def learner(config: Any, graph: Any, precision: Precision) -> Learn:
             return jnp.sum(jnp.where(weight > 0, values, 0) * weight), (values, parts, output)
 
         (_, said), gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, images.x)
-        return Learned(*said, gradient)
+        values, parts, output = said
+        return Learned(values, parts, output, gradient)
 
     return learn
 
