@@ -2,8 +2,8 @@
 
     python -m experiments.glas_ablation --out RUNS        # results/glas_ablation.json; goes on where it stopped
 
-The grid: how often attention is applied (R), which attention, the exponent r of the pooled probability, sides, fusion,
-the trunk's depth, trained further or not, pretrained or not. The official split, one run each: 80 test images, most of
+The grid: how often attention is applied (R), the exponent r of the pooled probability, sides, pretrained or not (the
+trunk is then trained from nothing). The official split, one run each: 80 test images, most of
 whose patients are in training too, so this table describes and proves nothing; intervals draw patients. `samil` is the
 paper's setting on a frozen trunk (`experiments.glas_weak`, row samil_64).
 """
@@ -13,16 +13,14 @@ from typing import Any
 
 from experiments.glas_weak import samil_64
 from experiments.weak_segmentation import LITE0, Row, study
-from milkit.pixel import SAMIL, EfficientNetLite0
+from milkit.pixel import SAMIL
 
 CHANGES: dict[str, dict[str, Any]] = {
     "R0": {"recurrences": 0},
     "R1": {"recurrences": 1},
-    "full_attention": {"attention": "full"},
     "r1": {"r": 1.0},
     "r8": {"r": 8.0},
     "last_side_only": {"sides": False},
-    "trunk_of_3_stages": {"backbone": EfficientNetLite0(stages=3)},
     "not_pretrained": {"trunk_rate": 1.0, "weights": "", "normalisation": "training"},
 }
 
