@@ -278,7 +278,9 @@ class NystromAttention(nnx.Module):
         """The first token's weights: its weights of landmarks, times each landmark's of tokens."""
 
         def weigh(_: Any, chunk: Any) -> tuple[None, Array]:
-            each = jnp.exp(queries @ self._part(chunk[0], 1).swapaxes(-1, -2) - log_total[..., None])
+            scores = queries @ self._part(chunk[0], 1).swapaxes(-1, -2) - log_total[..., None]
+            # before the exponential: beyond the bag it might overflow, and 0 times infinity be a gradient
+            each = jnp.exp(jnp.where(chunk[1][:, None, None], scores, -jnp.inf))
             each = jnp.where(cut.used[:, None, :, None], each, self._of_nothing / cut.length)
             weights = (first @ each)[:, :, 0].swapaxes(1, 2)
             return None, jnp.where(chunk[1][..., None], weights, 0)
