@@ -12,6 +12,7 @@ from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.shao2021 import TransMIL
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 from milkit.models.zhang2022 import DTFD
+from milkit.models.zhang2024 import ACMIL
 
 Model = (
     ABMIL
@@ -27,10 +28,12 @@ Model = (
     | DSMIL
     | TransMIL
     | DTFD
+    | ACMIL
 )
 
 __all__ = [
     "ABMIL",
+    "ACMIL",
     "CLAMMB",
     "CLAMSB",
     "DSMIL",

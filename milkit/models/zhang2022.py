@@ -175,9 +175,9 @@ class DTFDModule(nnx.Module):
         pooled = weighted_sum(weight, h)
         sizes, own = member.sum(1), weight.sum(2)
         activation = jnp.einsum("bne,ec->bnc", h, self.classifier1.kernel[...]) * own[..., None]
-        if self.config.distil == "AFS":
-            rows, distilled, there = None, pooled, sizes > 0
-        else:
+        rows: Int[Array, "b m"] | None = None
+        distilled, there = pooled, sizes > 0  # AFS
+        if self.config.distil != "AFS":
             by = scores[..., 0] if self.config.distil == "MAS" else _log_odds(activation)
             rows, there = self._select(by, member)
             distilled = jnp.take_along_axis(h, rows[..., None], axis=1)

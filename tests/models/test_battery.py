@@ -7,6 +7,7 @@ import pytest
 
 from milkit.models import (
     ABMIL,
+    ACMIL,
     CLAMMB,
     CLAMSB,
     DSMIL,
@@ -59,6 +60,7 @@ NARROWED = {
     DSMIL: DSMIL(query=8),
     TransMIL: TransMIL(width=16, heads=2, landmarks=4, residual=5),
     DTFD: DTFD(width=16, attention=8, pseudo_bags=3),
+    ACMIL: ACMIL(branches=2, masked=3, width=16, attention=8),
 }
 
 
