@@ -64,12 +64,16 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+# One of each kind; the others are as much work again and again.
+QUICK = ("DWSMIL", "UNet", "CAM", "StainThreshold", "Everything")
+
+
 def test_every_model_has_a_preset():
     assert {type(config) for config, _, _ in PRESETS.values()} == set(get_args(PixelModel))
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PRESETS])
 def test_every_model_obeys_every_contract(name):
     config, labels, elsewhere = PRESETS[name]
     check_all(config, labels, elsewhere)

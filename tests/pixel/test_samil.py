@@ -107,6 +107,7 @@ def test_maps_that_are_sure_and_wrong_have_finite_gradients(dtype):
             np.testing.assert_allclose(got, 4, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_computing_again_changes_nothing():
     images, target = images_of((16, 16), (9, 12), height=16, width=16), jnp.array([0, 1])
     found = []
@@ -197,6 +198,7 @@ def test_criss_cross_begins_as_the_identity_and_hears_everything_after_two():
         assert (np.abs(jax.grad(corner)(x)).sum(-1) > 0).sum() == heard
 
 
+@pytest.mark.slow
 def test_learns_where_a_square_is_from_image_labels_alone():
     """Four images, two of which hold a bright square; the maps find its pixels."""
     rng = np.random.default_rng(0)

@@ -59,6 +59,7 @@ def flat(state):
     return {"/".join(map(str, path)): np.asarray(leaf[...], np.float32) for path, leaf in nnx.to_flat_state(state)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -84,6 +85,7 @@ def test_padding_and_company_change_nothing(config):
         assert (p[~np.asarray(both.mask)] == 0).all()
 
 
+@pytest.mark.slow
 def test_every_part_learns_and_computing_again_changes_nothing():
     """With gradients to the trunk and to attention in its midst, kept or computed again."""
     images = images_of((16, 24), (13, 16), height=16, width=24)
@@ -118,6 +120,7 @@ def test_what_a_trunk_that_stays_reads_without_attention_is_what_the_trunk_gives
         np.testing.assert_allclose(stays.extras["maps"][name], p, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_running_statistics_in_training():
     """The same maps as in prediction, statistics that stay, and a trunk that learns all the same."""
     images = images_of((16, 16), (9, 16), height=16, width=16)
@@ -130,6 +133,7 @@ def test_running_statistics_in_training():
     assert all((kept[path] == a).all() for path, a in flat(after).items())
 
 
+@pytest.mark.slow
 def test_half_precision_is_finite_and_near():
     images = images_of((16, 16), (16, 9), height=16, width=16)
     exact, half = (step(SAMIL(backbone=LITE, remat=True), images, dtype) for dtype in ("float32", "bfloat16"))
