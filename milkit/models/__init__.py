@@ -11,6 +11,7 @@ from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.shao2021 import TransMIL
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
+from milkit.models.xiang2023 import ILRA
 from milkit.models.zhang2022 import DTFD
 from milkit.models.zhang2024 import ACMIL
 
@@ -29,6 +30,7 @@ Model = (
     | TransMIL
     | DTFD
     | ACMIL
+    | ILRA
 )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "CLAMSB",
     "DSMIL",
     "DTFD",
+    "ILRA",
     "BagNet",
     "BagNetDS",
     "BagNetRC",

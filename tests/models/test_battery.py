@@ -12,6 +12,7 @@ from milkit.models import (
     CLAMSB,
     DSMIL,
     DTFD,
+    ILRA,
     BagNet,
     BagNetDS,
     BagStatistics,
@@ -61,6 +62,7 @@ NARROWED = {
     TransMIL: TransMIL(width=16, heads=2, landmarks=4, residual=5),
     DTFD: DTFD(width=16, attention=8, pseudo_bags=3),
     ACMIL: ACMIL(branches=2, masked=3, width=16, attention=8),
+    ILRA: ILRA(width=16, heads=2),
 }
 
 
