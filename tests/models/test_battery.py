@@ -75,7 +75,13 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.mark.parametrize("kind", get_args(Model), ids=lambda k: k.__name__)
+LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA"}
+"""Whose compilation takes longest: slow tests."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k.__name__ in LONG else k for k in get_args(Model)]
+)
 def test_every_model_obeys_every_contract(kind):
     check_all(NARROWED.get(kind) or kind(), in_features=6, out_features=1)
 

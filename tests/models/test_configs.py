@@ -12,6 +12,8 @@ from milkit.errors import ConfigError
 from milkit.models import ABMIL, BagStatistics, EmbeddingPooling, InstancePooling, Model
 from milkit.types import Bags
 
+POSITION_AWARE = {"TransMIL"}
+"""Models for which the order or the places of instances matter."""
 BAGS = Bags.of([np.array([[1.0, -2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 0.0]], np.float32)])
 
 
@@ -20,7 +22,7 @@ def test_every_model_declares_what_it_claims_and_describes_itself(kind):
     config = kind()
     assert config.claims <= {"standard", "threshold", "collective"}
     assert config.claims
-    assert config.position_aware is False
+    assert config.position_aware is (kind.__name__ in POSITION_AWARE)
     assert kind.__doc__
     assert not kind.__doc__.startswith(f"{kind.__name__}(")
 
