@@ -2,10 +2,10 @@
 
     python -m experiments.glas_ablation --out RUNS        # results/glas_ablation.json; goes on where it stopped
 
-The grid: how often attention is applied (R), the exponent r of the pooled probability, sides. The official split, one run
-each: 80 test images, most of whose patients are in training too, so this table describes and proves nothing; intervals
-draw patients. `samil` is the paper's setting on a frozen trunk (`experiments.glas_weak`, row samil_64). More rows are more
-entries of `CHANGES`.
+The grid: how often attention is applied (R), the exponent r of the pooled probability, sides. The official split, one
+run each: 80 test images, most of whose patients are in training too, so this table describes and proves nothing;
+intervals draw patients. `samil` is the paper's setting on a frozen trunk (`experiments.glas_weak`, row samil_64). More
+rows are more entries of `CHANGES`.
 """
 
 from dataclasses import replace
