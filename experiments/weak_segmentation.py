@@ -284,6 +284,11 @@ def study(
     if options.rows is None and list(options.splits) == list(splits):
         from benchmarks.machine import machine
 
+        for entry in lines:
+            entry["command"] = (
+                f"python -m experiments.{name} --out RUNS --rows {entry['row']} --splits '{entry['split']}'"
+            )
+
         document = {
             "made_by": f"python -m experiments.{name} --out RUNS",
             "machine": machine(),
