@@ -16,13 +16,12 @@ Deviations: where a map is made of labels that are known, the literature sets th
 never seen here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -32,6 +31,7 @@ from milkit.nn.images import masked, resize
 from milkit.nn.initialisers import linear
 from milkit.pixel.conv_norm import Features
 from milkit.pixel.efficientnet_lite import EfficientNetLite0
+from milkit.pixel.on_trunk import OnTrunk
 from milkit.pixel.resnet import ResNet
 from milkit.types import Batch, Images, Output
 
@@ -39,7 +39,7 @@ Backbone = EfficientNetLite0 | ResNet
 
 
 @dataclass(frozen=True)
-class CAM:
+class CAM(OnTrunk):
     """A classifier of images and its class activation map."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"collective"})
@@ -88,26 +88,9 @@ class CAM:
         """Grad-CAM, of the last features unless `stage` says otherwise."""
         return cls(**{"method": "grad_cam", "squash": "max", **changes})
 
-    @property
-    def smallest_side(self) -> int:
-        """The fewest pixels an image may have a side."""
-        return self.backbone.smallest_side
-
-    def learning_rate_scale(self, path: tuple[str, ...]) -> float:
-        """The share of the run's learning rate that the parameter at `path` of the module's state has."""
-        return self.trunk_rate if path[0] == "trunk" else 1.0
-
     def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> "CAMClassifier":
         """Make the module for images of `in_channels` and `out_features` labels."""
         return CAMClassifier(self, in_channels, out_features, rngs=rngs)
-
-    def load(self, module: "CAMClassifier", arrays: Mapping[str, np.ndarray]) -> None:
-        """Fill the trunk with arrays in the naming that the backbone states; the linear layer stays as it is.
-
-        Raises:
-            DataError: they do not fit.
-        """
-        self.backbone.load(module.trunk, arrays)
 
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]

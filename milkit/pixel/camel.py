@@ -21,13 +21,12 @@ Deviations:
     - With several labels, each has its own highest and lowest instance (the paper has one label).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -37,6 +36,7 @@ from milkit.nn.images import image_sizes, masked
 from milkit.nn.initialisers import linear
 from milkit.pixel.cam import Backbone, mean_of_real
 from milkit.pixel.efficientnet_lite import EfficientNetLite0
+from milkit.pixel.on_trunk import OnTrunk
 from milkit.pixel.resnet import ResNet
 from milkit.types import Batch, Images, Output
 
@@ -44,7 +44,7 @@ Criterion = Literal["max_max", "max_min"]
 
 
 @dataclass(frozen=True)
-class CAMEL:
+class CAMEL(OnTrunk):
     """A classifier of the cells of an image, learnt from image labels by the highest or the lowest of them."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
@@ -85,21 +85,9 @@ class CAMEL:
         """The fewest pixels an image may have a side: each cell needs as many as the backbone."""
         return self.lattice * self.backbone.smallest_side
 
-    def learning_rate_scale(self, path: tuple[str, ...]) -> float:
-        """The share of the run's learning rate that the parameter at `path` of the module's state has."""
-        return self.trunk_rate if path[0] == "trunk" else 1.0
-
     def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> "CAMELClassifier":
         """Make the module for images of `in_channels` and `out_features` labels."""
         return CAMELClassifier(self, in_channels, out_features, rngs=rngs)
-
-    def load(self, module: "CAMELClassifier", arrays: Mapping[str, np.ndarray]) -> None:
-        """Fill the trunk with arrays in the naming that the backbone states; the linear layer stays as it is.
-
-        Raises:
-            DataError: they do not fit.
-        """
-        self.backbone.load(module.trunk, arrays)
 
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]

@@ -14,13 +14,12 @@ Deviations:
       image needs steps of several images (the paper's have 16).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -29,6 +28,7 @@ from milkit.fields import check_fields
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.images import BatchNorm, Conv, image_sizes, masked, resize
 from milkit.pixel.conv_norm import ConvNorm
+from milkit.pixel.on_trunk import OnTrunk
 from milkit.pixel.resnet import ResNet
 from milkit.pixel.sides import check_head, exponent
 from milkit.pixel.supervised import output_of_pixels, supervised_loss
@@ -36,7 +36,7 @@ from milkit.types import Batch, Images, Output
 
 
 @dataclass(frozen=True)
-class PSPNet:
+class PSPNet(OnTrunk):
     """A dilated ResNet and what its features are on average in parts of the image."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"standard"})
@@ -72,26 +72,9 @@ class PSPNet:
         """ResNet-18 of a quarter of the channels to 1/8 of the resolution, which two cores can train; Adam, 1e-3."""
         return replace(cls(backbone=ResNet(18, width=16, stages=3, dilated=1), hidden=32), **changes)
 
-    @property
-    def smallest_side(self) -> int:
-        """The fewest pixels an image may have a side; one pixel of features can be every bin of a pyramid."""
-        return self.backbone.smallest_side
-
-    def learning_rate_scale(self, path: tuple[str, ...]) -> float:
-        """The share of the run's learning rate that the parameter at `path` of the module's state has."""
-        return self.trunk_rate if path[0] == "trunk" else 1.0
-
     def build(self, in_channels: int, out_features: int, *, rngs: nnx.Rngs) -> "PSPNetModule":
         """Make the module for images of `in_channels` and `out_features` labels."""
         return PSPNetModule(self, in_channels, out_features, rngs=rngs)
-
-    def load(self, module: "PSPNetModule", arrays: Mapping[str, np.ndarray]) -> None:
-        """Fill the trunk with arrays in torchvision's naming; what lies above it stays as it is.
-
-        Raises:
-            DataError: they do not fit.
-        """
-        self.backbone.load(module.trunk, arrays)
 
     def objective(
         self, output: Output, batch: Batch, bag_loss: Callable[[Array], Array]
