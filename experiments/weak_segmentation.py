@@ -28,6 +28,7 @@ from milkit.metrics.segmentation.study import SegmentationDifference, Segmentati
 from milkit.metrics.verdict import holm
 from milkit.pixel import DCGN, StainThreshold
 from milkit.predictions import Predictions
+from milkit.report.contestants import recorded_train
 from milkit.report.results import recorded_columns
 from milkit.report.segmentation_runs import Scored, scored
 
@@ -124,10 +125,9 @@ def measured(folders: Sequence[Path]) -> Measured:
         tested = predictions.take(predictions.role == "test")
         names = np.unique(tested.patient).tolist()
         number = np.array([people.setdefault(name, len(people)) for name in names])
-        train = _training_patients(folder, config)
         for ours, theirs in ((total.half, part.half), (total.chosen, part.chosen), (total.everything, part.everything)):
             ours += [
-                SegmentationRun(run.images, number[run.patient], split + run.split, run.train_patients or train)
+                SegmentationRun(run.images, number[run.patient], split + run.split, run.train_patients)
                 for run in theirs
             ]
         total.cuts.extend(cut.threshold for cut in part.cuts.values())
@@ -141,17 +141,12 @@ def _scored(folder: Path, config: dict[str, Any], predictions: Predictions) -> S
     experiment = config["experiment"]
     selection = "validation" if (predictions.selection == "validation").any() else "last"
     part = scored(
-        folder, experiment["data"], predictions, selection, recorded_columns(folder / "columns.csv"), None,
-        experiment.get("task", {}),
+        folder, experiment["data"], predictions, selection, recorded_columns(folder / "columns.csv"),
+        recorded_train(folder, "patients"), experiment.get("task", {}),
     )  # fmt: skip
     if part is None:
         raise MilkitError(f"{folder} has no maps that could be measured.")
     return part
-
-
-def _training_patients(folder: Path, config: dict[str, Any]) -> int:
-    folds = _json(folder / "cohort.json").get("folds", ())
-    return next((int(part["patients"]) for part in folds if part["role"] == "train" and "patients" in part), 0)
 
 
 def line(row: Row, split: str, seen: Measured) -> dict[str, Any]:

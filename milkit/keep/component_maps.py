@@ -21,10 +21,9 @@ from milkit.execute.prepare import prepare
 from milkit.experiment import Experiment
 from milkit.keep.folder import stacked_like
 from milkit.keep.run import as_tree, read_members, read_run
+from milkit.report.image_maps import CROP_COLUMNS
 from milkit.train.state import Graph, forward
 from milkit.types import Images
-
-CROP_COLUMNS = ("image", "top", "left")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,8 @@ from milkit.data.images.decode import Reading
 from milkit.data.study import Study
 from milkit.errors import ConfigError
 from milkit.keep.run import Finished
-from milkit.metrics.segmentation.label_threshold import LabelThreshold
+from milkit.metrics.segmentation.label_threshold import DEFAULT, LabelThreshold
 from milkit.report.segmentation_runs import cut_of, share_of
-
-HALF = 0.5
 
 
 def image_facts(run: Finished, data: Any, study: Study) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def map_threshold(cuts: list[LabelThreshold]) -> dict[str, Any]:
     chosen = [cut for cut in cuts if not cut.note]
     if not chosen:
         why = cuts[0].note.split(";")[0] if cuts else "the study has no validation maps"
-        return {"value": HALF, "from": f"a pixel that is as likely foreground as not: {why}"}
+        return {"value": DEFAULT, "from": f"a pixel that is as likely foreground as not: {why}"}
     runs = (
         f"{len(chosen)} runs" if len(chosen) == len(cuts) else f"those {len(chosen)} of {len(cuts)} runs that have one"
     )
