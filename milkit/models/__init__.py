@@ -5,15 +5,17 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 """
 
 from milkit.models.bag_statistics import BagStatistics
+from milkit.models.courtiol2018 import Chowder
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.li2021 import DSMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.shao2021 import TransMIL
+from milkit.models.shi2020 import LossAttention
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 from milkit.models.xiang2023 import ILRA
 from milkit.models.zhang2022 import DTFD
-from milkit.models.zhang2024 import ACMIL
+from milkit.models.zhang2024 import ACMIL, QueryPooling
 
 Model = (
     ABMIL
@@ -31,6 +33,9 @@ Model = (
     | DTFD
     | ACMIL
     | ILRA
+    | Chowder
+    | LossAttention
+    | QueryPooling
 )
 
 __all__ = [
@@ -45,9 +50,12 @@ __all__ = [
     "BagNetDS",
     "BagNetRC",
     "BagStatistics",
+    "Chowder",
     "EmbeddingPooling",
     "InstanceNet",
     "InstancePooling",
+    "LossAttention",
     "Model",
+    "QueryPooling",
     "TransMIL",
 ]

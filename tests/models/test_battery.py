@@ -16,10 +16,13 @@ from milkit.models import (
     BagNet,
     BagNetDS,
     BagStatistics,
+    Chowder,
     EmbeddingPooling,
     InstanceNet,
     InstancePooling,
+    LossAttention,
     Model,
+    QueryPooling,
     TransMIL,
 )
 from milkit.testing.model_battery import CHECKS, check_all
@@ -63,6 +66,9 @@ NARROWED = {
     DTFD: DTFD(width=16, attention=8, pseudo_bags=3),
     ACMIL: ACMIL(branches=2, masked=3, width=16, attention=8),
     ILRA: ILRA(width=16, heads=2),
+    Chowder: Chowder(top=3, bottom=2, head=(8,)),
+    LossAttention: LossAttention(width=16),
+    QueryPooling: QueryPooling(width=16, heads=2),
 }
 
 
