@@ -7,6 +7,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.courtiol2018 import Chowder
 from milkit.models.ilse2018 import ABMIL
+from milkit.models.javed2022 import AdditiveMIL
 from milkit.models.li2021 import DSMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
@@ -36,6 +37,7 @@ Model = (
     | Chowder
     | LossAttention
     | QueryPooling
+    | AdditiveMIL
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "DSMIL",
     "DTFD",
     "ILRA",
+    "AdditiveMIL",
     "BagNet",
     "BagNetDS",
     "BagNetRC",

@@ -13,6 +13,7 @@ from milkit.models import (
     DSMIL,
     DTFD,
     ILRA,
+    AdditiveMIL,
     BagNet,
     BagNetDS,
     BagStatistics,
@@ -69,6 +70,7 @@ NARROWED = {
     Chowder: Chowder(top=3, bottom=2, head=(8,)),
     LossAttention: LossAttention(width=16),
     QueryPooling: QueryPooling(width=16, heads=2),
+    AdditiveMIL: AdditiveMIL((8,), (8,)),
 }
 
 
