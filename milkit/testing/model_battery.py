@@ -1,7 +1,9 @@
 """The contract battery: what every model must do, whatever its paper. Needs no test framework.
 
-    from milkit.testing.model_battery import check_all
-    check_all(MyModel(width=64), in_features=12, out_features=1)
+    from milkit.testing import model_battery
+    model_battery(MyModel(width=64), in_features=12, out_features=1)
+
+(`milkit.testing` hands on `check_all` of this file under that name.)
 
 Each check takes `(config, in_features, out_features)`, builds the model, and raises AssertionError with a
 message that opens with the contract it found broken. `CHECKS` names them, for a parametrised test.
