@@ -6,11 +6,13 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.courtiol2018 import Chowder
+from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.javed2022 import AdditiveMIL
 from milkit.models.li2021 import DSMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
+from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
@@ -38,6 +40,8 @@ Model = (
     | LossAttention
     | QueryPooling
     | AdditiveMIL
+    | S4MIL
+    | SAABMIL
 )
 
 __all__ = [
@@ -48,6 +52,8 @@ __all__ = [
     "DSMIL",
     "DTFD",
     "ILRA",
+    "S4MIL",
+    "SAABMIL",
     "AdditiveMIL",
     "BagNet",
     "BagNetDS",

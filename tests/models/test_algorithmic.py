@@ -266,6 +266,8 @@ NOT_YET = {
     "LossAttention",
     "QueryPooling",
     "AdditiveMIL",
+    "SAABMIL",
+    "S4MIL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

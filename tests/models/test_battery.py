@@ -13,6 +13,8 @@ from milkit.models import (
     DSMIL,
     DTFD,
     ILRA,
+    S4MIL,
+    SAABMIL,
     AdditiveMIL,
     BagNet,
     BagNetDS,
@@ -71,6 +73,8 @@ NARROWED = {
     LossAttention: LossAttention(width=16),
     QueryPooling: QueryPooling(width=16, heads=2),
     AdditiveMIL: AdditiveMIL((8,), (8,)),
+    SAABMIL: SAABMIL(encoder=(16,), query=4, attention=8),
+    S4MIL: S4MIL(width=16, states=4),
 }
 
 
@@ -83,7 +87,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA"}
+LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL"}
 """Whose compilation takes longest: slow tests."""
 
 
