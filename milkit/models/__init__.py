@@ -5,6 +5,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 """
 
 from milkit.models.bag_statistics import BagStatistics
+from milkit.models.castromacias2024 import SmABMIL
 from milkit.models.courtiol2018 import Chowder
 from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
@@ -15,8 +16,10 @@ from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
+from milkit.models.tang2024 import RRT
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 from milkit.models.xiang2023 import ILRA
+from milkit.models.zaheer2017 import DeepSets
 from milkit.models.zhang2022 import DTFD
 from milkit.models.zhang2024 import ACMIL, QueryPooling
 
@@ -42,6 +45,9 @@ Model = (
     | AdditiveMIL
     | S4MIL
     | SAABMIL
+    | RRT
+    | DeepSets
+    | SmABMIL
 )
 
 __all__ = [
@@ -52,6 +58,7 @@ __all__ = [
     "DSMIL",
     "DTFD",
     "ILRA",
+    "RRT",
     "S4MIL",
     "SAABMIL",
     "AdditiveMIL",
@@ -60,11 +67,13 @@ __all__ = [
     "BagNetRC",
     "BagStatistics",
     "Chowder",
+    "DeepSets",
     "EmbeddingPooling",
     "InstanceNet",
     "InstancePooling",
     "LossAttention",
     "Model",
     "QueryPooling",
+    "SmABMIL",
     "TransMIL",
 ]

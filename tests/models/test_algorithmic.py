@@ -268,6 +268,8 @@ NOT_YET = {
     "AdditiveMIL",
     "SAABMIL",
     "S4MIL",
+    "DeepSets",
+    "SmABMIL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -20,12 +20,14 @@ from milkit.models import (
     BagNetDS,
     BagStatistics,
     Chowder,
+    DeepSets,
     EmbeddingPooling,
     InstanceNet,
     InstancePooling,
     LossAttention,
     Model,
     QueryPooling,
+    SmABMIL,
     TransMIL,
 )
 from milkit.testing.model_battery import CHECKS, check_all
@@ -75,6 +77,8 @@ NARROWED = {
     AdditiveMIL: AdditiveMIL((8,), (8,)),
     SAABMIL: SAABMIL(encoder=(16,), query=4, attention=8),
     S4MIL: S4MIL(width=16, states=4),
+    DeepSets: DeepSets(encoder=(16,), head=(8,)),
+    SmABMIL: SmABMIL(encoder=(8,), attention=8, steps=4, dropout=0.25),
 }
 
 
@@ -87,7 +91,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL"}
+LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmABMIL"}
 """Whose compilation takes longest: slow tests."""
 
 

@@ -12,7 +12,7 @@ from milkit.errors import ConfigError
 from milkit.models import ABMIL, BagStatistics, EmbeddingPooling, InstancePooling, Model
 from milkit.types import Bags
 
-POSITION_AWARE = {"TransMIL", "S4MIL"}
+POSITION_AWARE = {"TransMIL", "S4MIL", "SmABMIL"}
 """Models for which the order or the places of instances matter."""
 BAGS = Bags.of([np.array([[1.0, -2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 0.0]], np.float32)])
 
@@ -91,7 +91,8 @@ def test_float64_bags_are_computed_in_float64():
     for kind in get_args(Model):
         module = kind().build(2, 1, rngs=nnx.Rngs(0))
         with jax.enable_x64(True):
-            bags = Bags(jnp.asarray(np.asarray(BAGS.x, np.float64)), BAGS.mask)
+            places = jnp.asarray([[[0, 0], [256, 0]], [[0, 0], [0, 0]]], jnp.float32)
+            bags = Bags(jnp.asarray(np.asarray(BAGS.x, np.float64)), BAGS.mask, places)
             assert jax.eval_shape(lambda b, module=module: module(b).logits, bags).dtype == jnp.float64
 
 
