@@ -11,6 +11,7 @@ from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.javed2022 import AdditiveMIL
 from milkit.models.li2021 import DSMIL
+from milkit.models.li2024 import WiKG
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.rymarczyk2021 import SAABMIL
@@ -48,6 +49,7 @@ Model = (
     | RRT
     | DeepSets
     | SmABMIL
+    | WiKG
 )
 
 __all__ = [
@@ -76,4 +78,5 @@ __all__ = [
     "QueryPooling",
     "SmABMIL",
     "TransMIL",
+    "WiKG",
 ]

@@ -9,18 +9,16 @@ Everything is linear in the number of instances in memory; finding the neighbour
 `milkit.data.neighbours` on the host does not.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from milkit.errors import DataError
+from milkit.nn.row_blocks import in_row_blocks
 from milkit.types import Bags
 
 AT_ONCE = 1 << 22
-"""Distances that are held at a time (16 MiB): the instances are gone through in blocks."""
+"""Distances or products that are held at a time (16 MiB): the instances are gone through in blocks."""
 TENTH_UM = 10.0
 """Distances that are equal to a tenth of a micrometre tie: positions carry the dust of float32."""
 
@@ -79,18 +77,19 @@ def _nearest(
     there = jnp.take_along_axis(mask, order, 1)
     width = min(count, n)
 
-    def of_rows(rows: Int[Array, " r"]) -> tuple[Int[Array, "b r j"], Bool[Array, "b r j"]]:
-        own = jnp.take(placed, rows, axis=1, mode="clip")
+    def of_rows(rows: tuple[Array, Array, Array]) -> tuple[Int[Array, "b r j"], Bool[Array, "b r j"]]:
+        own, real, row = rows
         distance = jnp.sqrt(jnp.square(own[:, :, None] - placed[:, None]).sum(-1))
-        near = there[:, None] & (rows[:, None] != jnp.arange(n))
+        near = there[:, None] & (row[:, :, None] != jnp.arange(n))
         if radius_um is not None:  # it includes what lies on it
             near &= distance <= radius_um * (1 + 1e-6)
         rank, column = jax.lax.top_k(jnp.where(near, -jnp.round(distance * TENTH_UM), -jnp.inf), width)
-        exists = jnp.isfinite(rank) & jnp.take(there, rows, axis=1, mode="clip")[..., None]
+        exists = jnp.isfinite(rank) & real[..., None]
         index = jnp.take_along_axis(order, column.reshape(b, -1), 1).reshape(column.shape)
         return jnp.where(exists, index, -1).astype(jnp.int32), exists
 
-    index, exists = in_blocks(of_rows, n, max(1, at_once // max(b * n, 1)))
+    numbers = jnp.broadcast_to(jnp.arange(n), (b, n))
+    index, exists = in_row_blocks(of_rows, (placed, there, numbers), n, at_once)
     # back to the order of the bag
     back = jnp.argsort(order, axis=1)[..., None]
     index, exists = (jnp.take_along_axis(a, back, 1) for a in (index, exists))
@@ -98,20 +97,8 @@ def _nearest(
     return jnp.pad(index, more, constant_values=-1), jnp.pad(exists, more)
 
 
-def in_blocks(of_rows: Callable[[Int[Array, " r"]], Any], n: int, block: int) -> Any:
-    """`of_rows(rows [r])`, a tree of arrays [b, r, ...], for all n rows, `block` of them at a time.
-
-    Rows of the last block may lie beyond n; what is said of them is left out.
-    """
-    if block >= n:
-        return of_rows(jnp.arange(n))
-    steps = -(-n // block)
-    parts = jax.lax.map(of_rows, jnp.arange(steps * block).reshape(steps, block))
-    return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(a.shape[1], -1, *a.shape[3:])[:, :n], parts)
-
-
-def gather(h: Float[Array, "b n e"], index: Int[Array, "b n j"]) -> Float[Array, "b n j e"]:
-    """What each instance's neighbours hold; anything where there is none."""
+def gather(h: Float[Array, "b n e"], index: Int[Array, "b m j"]) -> Float[Array, "b m j e"]:
+    """What the neighbours of each of some instances hold; anything where there is none."""
     flat = jnp.maximum(index, 0).reshape(len(h), -1, 1)
     return jnp.take_along_axis(h, flat, 1).reshape(*index.shape, h.shape[-1])
 
@@ -154,7 +141,7 @@ def neighbour_max(
     return jnp.where(exists.any(2)[..., None], top, 0).astype(h.dtype)
 
 
-def attend(scores: Float[Array, "b n j k"], exists: Bool[Array, "b n j"]) -> Float[Array, "b n j k"]:
+def attend(scores: Float[Array, "b m j k"], exists: Bool[Array, "b m j"]) -> Float[Array, "b m j k"]:
     """Softmax over the neighbours, at least in float32: 0 on what does not exist, all 0 where there are none."""
     wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     return jax.nn.softmax(wide, axis=2, where=exists[..., None])

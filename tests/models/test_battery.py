@@ -29,6 +29,7 @@ from milkit.models import (
     QueryPooling,
     SmABMIL,
     TransMIL,
+    WiKG,
 )
 from milkit.testing.model_battery import CHECKS, check_all
 
@@ -79,6 +80,7 @@ NARROWED = {
     S4MIL: S4MIL(width=16, states=4),
     DeepSets: DeepSets(encoder=(16,), head=(8,)),
     SmABMIL: SmABMIL(encoder=(8,), attention=8, steps=4, dropout=0.25),
+    WiKG: WiKG(width=16, k=3),
 }
 
 
