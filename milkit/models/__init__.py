@@ -9,9 +9,11 @@ from milkit.models.castromacias2024 import SmABMIL
 from milkit.models.courtiol2018 import Chowder
 from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
+from milkit.models.ilse2018_images import PatchCNN
 from milkit.models.javed2022 import AdditiveMIL
 from milkit.models.li2021 import DSMIL
 from milkit.models.li2024 import WiKG
+from milkit.models.lin2023 import IBMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.rymarczyk2021 import SAABMIL
@@ -50,6 +52,8 @@ Model = (
     | DeepSets
     | SmABMIL
     | WiKG
+    | IBMIL
+    | PatchCNN
 )
 
 __all__ = [
@@ -59,6 +63,7 @@ __all__ = [
     "CLAMSB",
     "DSMIL",
     "DTFD",
+    "IBMIL",
     "ILRA",
     "RRT",
     "S4MIL",
@@ -75,6 +80,7 @@ __all__ = [
     "InstancePooling",
     "LossAttention",
     "Model",
+    "PatchCNN",
     "QueryPooling",
     "SmABMIL",
     "TransMIL",

@@ -271,6 +271,7 @@ NOT_YET = {
     "DeepSets",
     "SmABMIL",
     "WiKG",
+    "IBMIL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -12,6 +12,7 @@ from milkit.models import (
     CLAMSB,
     DSMIL,
     DTFD,
+    IBMIL,
     ILRA,
     S4MIL,
     SAABMIL,
@@ -81,6 +82,7 @@ NARROWED = {
     DeepSets: DeepSets(encoder=(16,), head=(8,)),
     SmABMIL: SmABMIL(encoder=(8,), attention=8, steps=4, dropout=0.25),
     WiKG: WiKG(width=16, k=3),
+    IBMIL: IBMIL(3, joint=4, attention=8),
 }
 
 
@@ -93,7 +95,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmABMIL"}
+LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmABMIL", "IBMIL"}
 """Whose compilation takes longest: slow tests."""
 
 

@@ -1,0 +1,55 @@
+"""What models over neighbouring tiles have in common: the order of instances does not matter, their places do."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from milkit.errors import ConfigError, DataError
+from milkit.models import SmABMIL
+from milkit.testing.model_battery import check_permutation
+from milkit.types import Bags
+
+
+@dataclass(frozen=True)
+class ShuffledSm(SmABMIL):
+    """Held to the contract of shuffled instances, which move with their coordinates."""
+
+    position_aware: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize("config", [ShuffledSm("mid", "exact", attention=8)], ids=repr)
+def test_shuffled_with_their_places_instances_give_the_same(config):
+    check_permutation(config, 6, 1)
+
+
+@pytest.mark.parametrize("config", [SmABMIL(attention=4)], ids=lambda c: type(c).__name__)
+def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    line, other = (
+        np.stack([np.arange(5) * 256, np.zeros(5)], 1),
+        np.array([[0, 0], [9, 9], [1, 0], [0, 1], [9, 8]]) * 256,
+    )
+    module = replace(config, radius_um=300.0).build(3, 1, rngs=nnx.Rngs(0))
+    on_a_line, elsewhere = (module(Bags.of(x, xy)) for xy in (line, other))
+    assert not np.allclose(on_a_line.logits, elsewhere.logits, atol=1e-4)
+    chain = jnp.asarray([[[1, -1], [0, 2], [1, 3], [2, 4], [3, -1]]])
+    told = module(replace(Bags.of(x), neighbours=chain))
+    np.testing.assert_allclose(told.logits, on_a_line.logits, rtol=1e-6)
+    with pytest.raises(DataError, match=f"{type(config).__name__} works on a graph"):
+        module(Bags.of(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SmABMIL(alpha=1.0), "alpha is 1.0; expected"),
+        (lambda: SmABMIL(dropout=0.5), "has none"),
+    ],
+)
+def test_contradictions_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
