@@ -14,7 +14,7 @@ LAYERS = [
     {"predictions"},
     {"data", "nn", "losses", "metrics"},
     {"models", "pixel"},
-    {"train", "testing"},
+    {"train", "testing", "foreign_weights"},
     {"check", "config", "search", "track", "watch"},
     {"experiment"},
     {"execute"},

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from milkit import foreign_weights
+from milkit.foreign_weights import Names, Shapes, place
 from milkit.types import Bags, Output
 
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4  # relative to the largest value of the array
@@ -24,7 +26,7 @@ class Fixture:
 
     file: str
     config: object
-    weights: dict[str, str]
+    weights: dict[str, str] = field(default_factory=dict)
     """Linear layers: the file's name without `.weight` and `.bias`, milkit's without `/kernel` and `/bias`."""
     mask: str = ""
     """Key of its mask, if it has one; a leading ! where it marks padding."""
@@ -35,6 +37,15 @@ class Fixture:
     and how the one is rearranged into the other (convolutions, stacks); gradients are rearranged in the same way."""
     unused: tuple[str, ...] = ()
     """Whole names of the file's weights that milkit has no need of."""
+
+    read: Callable | None = None
+    """A naming that the package knows (`milkit.foreign_weights`), which says where weights go in place of the above."""
+
+    def names(self, weights):
+        """Where each weight goes."""
+        if self.read is None:
+            return Names(self.weights, self.arrays, self.unused)
+        return self.read(Shapes({name: array.shape for name, array in weights.items()})).names
 
 
 class Reference:
@@ -65,27 +76,12 @@ def load(reference, fixture, in_features, out_features):
 
 def fill(module, weights, fixture):
     """Write the file's weights into the module, in place; every weight of either side must find its partner."""
-    flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(module))}
-    mine = {path for path, leaf in flat.items() if isinstance(leaf, nnx.Param)}
-    unused = set(weights) - set(fixture.unused)
-    for theirs, (ours, rearrange) in partners(fixture, flat).items():
-        array = rearrange(weights[theirs])
-        assert flat[ours].shape == array.shape, f"{theirs} {array.shape} does not fit {ours} {flat[ours].shape}"
-        flat[ours][...] = jnp.asarray(array)
-        mine.discard(ours)
-        unused.remove(theirs)
-    assert not mine, f"milkit's {mine} got no weight"
-    assert not unused, f"the file's {unused} went nowhere"
+    place(module, weights, fixture.names(weights), fixture.file)
 
 
-def partners(fixture, mine):
+def partners(fixture, mine, weights=()):
     """The file's whole names -> (milkit's whole path, rearrangement); a bias only where milkit has one."""
-    found = dict(fixture.arrays)
-    for theirs, ours in fixture.weights.items():
-        found[f"{theirs}.weight"] = (f"{ours}/kernel", np.transpose)
-        if f"{ours}/bias" in mine:
-            found[f"{theirs}.bias"] = (f"{ours}/bias", np.asarray)
-    return found
+    return foreign_weights.partners(fixture.names(dict(weights)), mine)
 
 
 def bags_of(reference, fixture, case):
@@ -129,7 +125,7 @@ def check_gradients(reference, fixture, case, grad_w, grad_x):
     """Every gradient of the file of which milkit has the weight, and that of x; there must be some."""
     close(grad_x, reference.get("grad", case, "x")[..., fixture.skip_columns :], GRADIENT_TOLERANCE)
     checked = 0
-    for theirs, (ours, rearrange) in partners(fixture, grad_w).items():
+    for theirs, (ours, rearrange) in partners(fixture, grad_w, reference.weights).items():
         want = reference.get("grad", case, f"w/{theirs}")
         if want is not None:
             close(grad_w[ours], rearrange(want), GRADIENT_TOLERANCE)

@@ -6,70 +6,20 @@ import pytest
 from flax import nnx
 from parity import OUTPUT_TOLERANCE, Fixture, Reference, bags_of, check_case, close, load
 
+from milkit.foreign_weights import ilse2018
 from milkit.models import ABMIL, EmbeddingPooling, InstancePooling
 
-# A softmax takes the score's bias away, so milkit has none; files that have one say so in `unused`.
 FIXTURES = [
-    Fixture(
-        "abmil",
-        ABMIL(encoder=(), attention=24, gated=False),
-        {"attention.0": "pool/tanh", "attention.2": "pool/score", "classifier.0": "classifier"},
-        unused=("attention.2.bias",),
-    ),
-    Fixture(
-        "abmil_gated",
-        ABMIL(encoder=(), attention=24),
-        {
-            "attention_V.0": "pool/tanh",
-            "attention_U.0": "pool/gate",
-            "attention_w": "pool/score",
-            "classifier.0": "classifier",
-        },
-        unused=("attention_w.bias",),
-    ),
-    Fixture(
-        "torchmil_abmil",
-        ABMIL(encoder=(), attention=16, gated=False),
-        {"pool.fc1.module": "pool/tanh", "pool.fc2": "pool/score", "classifier.module": "classifier"},
-        mask="mask",
-    ),
-    Fixture(
-        "torchmil_abmil_gated",
-        ABMIL(encoder=(), attention=16),
-        {
-            "pool.fc1.module": "pool/tanh",
-            "pool.fc_gated.module": "pool/gate",
-            "pool.fc2": "pool/score",
-            "classifier.module": "classifier",
-        },
-        mask="mask",
-    ),
-    Fixture(
-        "millab_abmil",
-        ABMIL(encoder=(24, 24), attention=16),
-        {
-            "patch_embed.0": "encoder/layers/0",
-            "patch_embed.3": "encoder/layers/1",
-            "global_attn.attention_a.0": "pool/tanh",
-            "global_attn.attention_b.0": "pool/gate",
-            "global_attn.attention_c": "pool/score",
-            "classifier": "classifier",
-        },
-        mask="attn_mask",
-        unused=("global_attn.attention_c.bias",),
-    ),
+    Fixture("abmil", ABMIL(encoder=(), attention=24, gated=False), read=ilse2018.authors),
+    Fixture("abmil_gated", ABMIL(encoder=(), attention=24), read=ilse2018.authors),
+    Fixture("torchmil_abmil", ABMIL(encoder=(), attention=16, gated=False), mask="mask", read=ilse2018.torchmil),
+    Fixture("torchmil_abmil_gated", ABMIL(encoder=(), attention=16), mask="mask", read=ilse2018.torchmil),
+    Fixture("millab_abmil", ABMIL(encoder=(24, 24), attention=16), mask="attn_mask", read=ilse2018.mil_lab),
     Fixture(
         "millab_abmil_nogate",
         ABMIL(encoder=(24, 24), attention=16, gated=False),
-        {
-            "patch_embed.0": "encoder/layers/0",
-            "patch_embed.3": "encoder/layers/1",
-            "global_attn.module.0": "pool/tanh",
-            "global_attn.module.3": "pool/score",
-            "classifier": "classifier",
-        },
         mask="attn_mask",
-        unused=("global_attn.module.3.bias",),
+        read=ilse2018.mil_lab,
     ),
     Fixture("meanmil", InstancePooling("mean", encoder=(24,)), {"head.0": "encoder/layers/0", "head.3": "scorer"}),
     Fixture("maxmil", InstancePooling("max", encoder=(24,)), {"head.0": "encoder/layers/0", "head.3": "scorer"}),

@@ -10,24 +10,14 @@ import pytest
 from flax import nnx
 from parity import Fixture, Reference, bags_of, check_case, check_gradients, close, fill, load, run, softmax_of
 
+from milkit.foreign_weights import li2021
+from milkit.foreign_weights.li2021 import end_to_end
 from milkit.models import DSMIL
 from milkit.types import Bags, Batch
 
 
-def end_to_end(kernel):
-    """A convolution over the classes' embeddings, [out, classes, e], as one linear layer [classes * e, out]."""
-    return kernel.reshape(len(kernel), -1).T
-
-
 def authors(file, layers=2, **options):
-    names = ["b_classifier.q.0", "b_classifier.q.2"] if layers == 2 else ["b_classifier.q"]
-    weights = {"i_classifier.fc.0": "scorer"} | {name: f"queries/{i}" for i, name in enumerate(names)}
-    weights |= {"b_classifier.v.1": "values"} if options.get("values") else {}
-    arrays = {
-        "b_classifier.fcc.weight": ("classifier/kernel", end_to_end),
-        "b_classifier.fcc.bias": ("classifier/bias", np.asarray),
-    }
-    return Fixture(file, DSMIL(query_layers=layers, compat="authors", **options), weights, arrays=arrays)
+    return Fixture(file, DSMIL(query_layers=layers, compat="authors", **options), read=li2021.authors)
 
 
 FIXTURES = [
@@ -70,14 +60,8 @@ def loss(config, output, bags, label):
 
 def test_torchmil(shared):
     reference = Reference(shared, "torchmil_dsmil")
-    weights = {
-        "inst_classifier": "scorer",
-        "q_nn.0": "queries/0",
-        "q_nn.2": "queries/1",
-        "v_nn.1": "values",
-        "bag_classifier": "classifier",
-    }
-    fixture = Fixture("torchmil_dsmil", DSMIL(query=16, values=32, compat="authors"), weights, mask="mask")
+    config = DSMIL(query=16, values=32, compat="authors")
+    fixture = Fixture("torchmil_dsmil", config, mask="mask", read=li2021.torchmil)
     with jax.default_matmul_precision("highest"):
         module = load(reference, fixture, 32, 1)
         for case in reference.cases:

@@ -21,6 +21,7 @@ from parity import (
 )
 from scipy.special import logsumexp
 
+from milkit.foreign_weights import lu2021
 from milkit.losses import smooth_top1_svm
 from milkit.models import CLAMMB, CLAMSB
 from milkit.models.lu2021 import instance_loss
@@ -29,21 +30,10 @@ from milkit.types import Bags, Batch, Output
 AUTHORS = {"dropout": 0.0, "compat": "authors"}
 
 
-def clam(file, config, classes, heads, gated=True):
-    """The mapping of one of the authors' files."""
-    pool = {"attention_a.0": "tanh", "attention_b.0": "gate", "attention_c": "score"}
-    pool = pool if gated else {"module.0": "tanh", "module.3": "score"}
-    weights = {"attention_net.0": "encoder/layers/0"}
-    weights |= {f"attention_net.3.{theirs}": f"pool/{ours}" for theirs, ours in pool.items()}
-    weights |= {f"classifiers.{i}": f"classifiers/{i}" for i in range(heads)} or {"classifiers": "classifiers/0"}
-    weights |= {f"instance_classifiers.{i}": f"instance_classifiers/{i}" for i in range(classes)}
-    return Fixture(file, config, weights, unused=(f"attention_net.3.{list(pool)[-1]}.bias",))
-
-
 FIXTURES = [
-    (clam("clam_mb", CLAMMB(**AUTHORS), 2, 2), 2),
-    (clam("clam_sb", CLAMSB(**AUTHORS), 2, 0), 2),
-    (clam("clam_sb_nogate_3class", CLAMSB(gated=False, **AUTHORS), 3, 0, gated=False), 3),
+    (Fixture("clam_mb", CLAMMB(**AUTHORS), read=lu2021.branches), 2),
+    (Fixture("clam_sb", CLAMSB(**AUTHORS), read=lu2021.single), 2),
+    (Fixture("clam_sb_nogate_3class", CLAMSB(gated=False, **AUTHORS), read=lu2021.single), 3),
 ]
 
 
@@ -154,15 +144,8 @@ def torchmil_svm(logits, labels):
 TORCHMIL = Fixture(
     "torchmil_clam_sb",
     CLAMSB(encoder=(), attention=16, k=4, subtyping=True, **AUTHORS),
-    {
-        "pool.fc1.module": "pool/tanh",
-        "pool.fc_gated.module": "pool/gate",
-        "pool.fc2": "pool/score",
-        "classifier.module": "classifiers/0",
-        "inst_classifiers.0.module": "instance_classifiers/0",
-        "inst_classifiers.1.module": "instance_classifiers/1",
-    },
     mask="mask",
+    read=lu2021.torchmil,
 )
 
 

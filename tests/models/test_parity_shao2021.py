@@ -12,71 +12,19 @@ import pytest
 from flax import nnx
 from parity import GRADIENT_TOLERANCE, Fixture, Reference, bags_of, check_gradients, close, load
 
+from milkit.foreign_weights import shao2021
+from milkit.foreign_weights.shao2021 import along
 from milkit.models import TransMIL
 from milkit.nn.nystrom import NystromAttention
 from milkit.types import Bags
 
-
-def convolution(kernel):
-    """[out, 1, height, width] to [height, width, 1, out]."""
-    return kernel.transpose(2, 3, 1, 0)
-
-
-def along(kernel):
-    """[heads, 1, tokens, 1] to [tokens, heads]."""
-    return kernel[:, 0, :, 0].T
-
-
-def arrays_of(layer, norm, qkv, residual=""):
-    """Arrays that are no linear layer's; `layer` is a pattern for the number of a layer and what it has."""
-    found = {"cls_token": ("class_token", np.ravel)}
-    for i, suffix in enumerate(("", "1", "2")):
-        found[f"pos_layer.proj{suffix}.weight"] = (f"ppeg/kernels/{i}", convolution)
-        found[f"pos_layer.proj{suffix}.bias"] = (f"ppeg/biases/{i}", np.asarray)
-    norms = {"norm": "norm"} | {layer(i, norm): f"layers/{i}/norm" for i in range(2)}
-    for theirs, ours in norms.items():
-        found[f"{theirs}.weight"] = (f"{ours}/scale", np.asarray)
-        found[f"{theirs}.bias"] = (f"{ours}/bias", np.asarray)
-    for i in range(2):
-        found[f"{layer(i, qkv)}.weight"] = (f"layers/{i}/attention/qkv/kernel", np.transpose)
-        if residual:
-            found[f"{layer(i, residual)}.weight"] = (f"layers/{i}/attention/residual", along)
-    return found
-
-
-def authors(i, part):
-    return f"layer{i + 1}.{part}"
-
-
-def millab(i, part):
-    return f"blocks.{i}.{part}"
-
-
-def torchmil(i, part):
-    return f"layers.{i}.{part}"
-
-
 FIXTURES = [
-    Fixture(
-        "transmil",
-        TransMIL(width=64, compat="authors"),
-        {"_fc1.0": "encoder", "_fc2": "classifier"}
-        | {authors(i, "attn.to_out.0"): f"layers/{i}/attention/out" for i in range(2)},
-        arrays=arrays_of(authors, "norm", "attn.to_qkv", "attn.res_conv"),
-    ),
-    Fixture(
-        "millab_transmil",
-        TransMIL(width=32, heads=4, compat="authors"),
-        {"patch_embed.0": "encoder", "classifier": "classifier"}
-        | {millab(i, "attention.to_out.0"): f"layers/{i}/attention/out" for i in range(2)},
-        arrays=arrays_of(millab, "norm", "attention.to_qkv", "attention.res_conv"),
-    ),
+    Fixture("transmil", TransMIL(width=64, compat="authors"), read=shao2021.authors),
+    Fixture("millab_transmil", TransMIL(width=32, heads=4, compat="authors"), read=shao2021.mil_lab),
     Fixture(
         "torchmil_transmil",
         TransMIL(width=32, heads=4, encoder=False, projection=False, residual=0, compat="authors"),
-        {"classifier": "classifier"},
-        arrays=arrays_of(torchmil, "norm1", "att_module.qkv_nn"),
-        unused=tuple(torchmil(i, f"norm2.{w}") for i in range(2) for w in ("weight", "bias")),
+        read=shao2021.torchmil,
     ),
 ]
 STAGES = {

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 from parity import GRADIENT_TOLERANCE, Fixture, Reference, close, fill, partners, run
 
+from milkit.foreign_weights import xiang2023
 from milkit.models.xiang2023 import ILRA
 from milkit.types import Bags
 
@@ -20,33 +20,11 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-def fixture_of(file, norms):
-    """The file's names; MIL-Lab calls the inner attention by a longer name."""
-    inner = "multihead_attention" if file.startswith("millab") else "multihead_attn"
-    weights, arrays, unused = {"classifier": "classifier"}, {"pooling.S": ("query", lambda s: s[0])}, []
-    blocks = {"pooling.mha": "pool"}
-    for i in (0, 1):
-        arrays[f"gab_blocks.{i}.latent"] = (f"blocks/{i}/latents", lambda latent: latent[0])
-        blocks |= {
-            f"gab_blocks.{i}.project_{a}ward": f"blocks/{i}/{b}ward" for a, b in (("for", "in"), ("back", "out"))
-        }
-    for theirs, ours in blocks.items():
-        layers = {"fc_q": "query", "fc_k": "key", "fc_v": "value", "fc_o": "hidden", f"{inner}.out_proj": "out"}
-        layers |= {"gate.0": "gate"} if ours != "pool" else {}
-        weights |= {f"{theirs}.{a}": f"{ours}/{b}" for a, b in layers.items()}
-        arrays[f"{theirs}.{inner}.in_proj_weight"] = (f"{ours}/inner/kernel", np.transpose)
-        arrays[f"{theirs}.{inner}.in_proj_bias"] = (f"{ours}/inner/bias", np.asarray)
-        unused.append(f"{theirs}.fc_k.bias")
-        for i in (0, 1) if norms else ():
-            arrays[f"{theirs}.ln{i}.weight"] = (f"{ours}/norms/{i}/scale", np.asarray)
-            arrays[f"{theirs}.ln{i}.bias"] = (f"{ours}/norms/{i}/bias", np.asarray)
-    config = ILRA(blocks=2, width=32, heads=4, rank=3, layer_norm=norms)
-    return Fixture(file, config, weights, arrays=arrays, unused=tuple(unused))
-
-
 @pytest.mark.parametrize(("file", "norms"), [("ilra", False), ("ilra_ln", True), ("millab_ilra", True)])
 def test_outputs_and_gradients(shared, file, norms):
-    fixture, reference = fixture_of(file, norms), Reference(shared, file)
+    read = xiang2023.mil_lab if file.startswith("millab") else xiang2023.authors
+    config = ILRA(blocks=2, width=32, heads=4, rank=3, layer_norm=norms)
+    fixture, reference = Fixture(file, config, read=read), Reference(shared, file)
     module = fixture.config.build(32, 2, rngs=nnx.Rngs(0))
     fill(module, reference.weights, fixture)
     bags = Bags.of([x for case in reference.cases for x in reference.arrays[f"x{case}"]])
@@ -68,7 +46,7 @@ def test_outputs_and_gradients(shared, file, norms):
             close(one[rows, real], reference.get("out", case, "gab0"))
             close(two[rows, real], reference.get("out", case, "gab1"))
     checked = 0
-    for theirs, (ours, rearrange) in partners(fixture, grad_w).items():
+    for theirs, (ours, rearrange) in partners(fixture, grad_w, reference.weights).items():
         each = [reference.get("grad", case, f"w/{theirs}") for case in reference.cases]
         if each[0] is not None:
             close(grad_w[ours], rearrange(sum(each)), GRADIENT_TOLERANCE)  # of a batch the sum

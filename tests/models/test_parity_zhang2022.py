@@ -8,33 +8,9 @@ import pytest
 from flax import nnx
 from parity import GRADIENT_TOLERANCE, Fixture, Reference, close, fill, run
 
+from milkit.foreign_weights import zhang2022
 from milkit.models.zhang2022 import DTFD, fixed_value, pseudo_bags_of
 from milkit.types import Bags, Batch
-
-GATES = {"attention_V.0": "tanh", "attention_U.0": "gate", "attention_weights": "score"}
-AUTHORS = {
-    "dimReduction.fc1": "projection/first",
-    **{f"attention.{theirs}": f"tier1/{ours}" for theirs, ours in GATES.items()},
-    "classifier.fc": "classifier1",
-    **{f"attCls.attention.{theirs}": f"tier2/{ours}" for theirs, ours in GATES.items()},
-    "attCls.classifier.fc": "classifier2",
-}
-BLOCK = {f"dimReduction.resBlocks.0.block.{i}": f"projection/blocks/0/{i // 2}" for i in (0, 2)}
-# a softmax takes the score's bias away, so milkit has none
-SCORE_BIASES = ("attention.attention_weights.bias", "attCls.attention.attention_weights.bias")
-RAW_GATES = {"attention_a.0": "tanh", "attention_b.0": "gate", "attention_c": "score"}
-MIL_LAB = {
-    "patch_embed.fc1.0": "projection/first",
-    **{f"patch_embed.resBlocks.0.block.{i}": f"projection/blocks/0/{i // 2}" for i in (0, 2)},
-    **{f"attention.{theirs}": f"tier1/{ours}" for theirs, ours in RAW_GATES.items()},
-    "classifier.fc": "classifier1",
-    **{f"attCls.global_attn.{theirs}": f"tier2/{ours}" for theirs, ours in RAW_GATES.items()},
-    "attCls.classifier.fc": "classifier2",
-}
-MIL_LAB_BIASES = {
-    "attention.attention_c.bias": ("bias1", np.asarray),
-    "attCls.global_attn.attention_c.bias": ("bias2", np.asarray),
-}
 
 
 def built(config, fixture, reference):
@@ -99,7 +75,7 @@ def test_authors_loops(shared, file, distil):
     reference = Reference(shared, file)
     blocks, selected = (0, 1) if file == "dtfd" else (1, 2)
     config = DTFD(distil, pseudo_bags=4, selected=selected, width=24, residual_blocks=blocks, attention=16)
-    fixture = Fixture(file, config, {**AUTHORS, **(BLOCK if blocks else {})}, unused=SCORE_BIASES)
+    fixture = Fixture(file, config, read=zhang2022.authors)
     module = built(config, fixture, reference)
     bags, group = together(reference, [reference.get("out", case, "perm") for case in reference.cases])
     batch, loss = batch_of(bags, 1), cross_entropy(1)
@@ -176,7 +152,7 @@ def test_mil_lab(shared, distil):
     file = f"millab_dftd_{distil.lower()}"
     reference = Reference(shared, file)
     config = DTFD(distil, pseudo_bags=4, selected=2, width=24, residual_blocks=1, attention=16, compat="mil_lab")
-    module = built(config, Fixture(file, config, MIL_LAB, arrays=MIL_LAB_BIASES), reference)
+    module = built(config, Fixture(file, config, read=zhang2022.mil_lab), reference)
     bags, group = together(reference, [reference.arrays[f"perm{case}"] for case in reference.cases])
     cotangent = jnp.concatenate([reference.arrays[f"cotangent{case}"] for case in reference.cases])
     with jax.default_matmul_precision("highest"):

@@ -8,13 +8,14 @@ import pytest
 from flax import nnx
 from parity import GRADIENT_TOLERANCE, Fixture, Reference, bags_of, check_case, check_gradients, close, fill
 
+from milkit.foreign_weights import zhang2024
+from milkit.foreign_weights.names import norm
+from milkit.foreign_weights.zhang2022 import GATES
+from milkit.foreign_weights.zhang2024 import PROJECTION, value_layers
 from milkit.models import ABMIL
 from milkit.models.shi2020 import LossAttention
 from milkit.models.zhang2024 import ACMIL, QueryPooling, masked_top, mean_similarity
 from milkit.types import Bags, Batch, Output
-
-PROJECTION = {"dimreduction.fc1": "projection/first"}
-GATES = {"attention_V.0": "tanh", "attention_U.0": "gate", "attention_weights": "score"}
 
 
 @pytest.fixture(autouse=True)
@@ -26,37 +27,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-def classifiers(branches):
-    return {f"classifier.{i}.fc": f"branch_classifiers/{i}" for i in range(branches)}
-
-
 def gated(branches):
     config = ACMIL(branches=branches, masked=0, width=24, attention=16)
-    pool = {f"attention.{theirs}": f"branches/pool/{ours}" for theirs, ours in GATES.items()}
-    weights = {**PROJECTION, **pool, **classifiers(branches), "Slide_classifier.fc": "classifier"}
-    return Fixture(f"acmil_ga_{branches}token", config, weights, unused=("attention.attention_weights.bias",))
-
-
-def norm(theirs, ours):
-    return {f"{theirs}.weight": (f"{ours}/scale", np.asarray), f"{theirs}.bias": (f"{ours}/bias", np.asarray)}
+    return Fixture(f"acmil_ga_{branches}token", config, read=zhang2024.gated)
 
 
 def multihead(branches):
     config = ACMIL("multihead", branches, 0, width=24, heads=8)
-    weights = {**PROJECTION, **classifiers(branches), "Slide_classifier.fc": "classifier"}
-    arrays = {"q": ("branches/queries", lambda q: q[0]), **norm("bag_attention.layer_norm", "branches/slide/norm")}
-    for i in range(branches):
-        theirs = f"sub_attention.{i}"
-        weights |= {f"{theirs}.q_proj": f"branches/asked/{i}/query", f"{theirs}.k_proj": f"branches/asked/{i}/key"}
-        weights |= values(theirs, f"branches/values/{i}")
-        arrays |= norm(f"{theirs}.layer_norm", f"branches/values/{i}/norm")
-    weights |= values("bag_attention", "branches/slide")
-    unused = tuple(f"sub_attention.{i}.k_proj.bias" for i in range(branches))
-    return Fixture(f"acmil_mha_{branches}token", config, weights, arrays=arrays, unused=unused)
-
-
-def values(theirs, ours):
-    return {f"{theirs}.v_proj": f"{ours}/value", f"{theirs}.out_proj": f"{ours}/out"}
+    return Fixture(f"acmil_mha_{branches}token", config, read=zhang2024.multihead)
 
 
 def batch_of(bags, label):
@@ -181,7 +159,7 @@ def test_similarity_by_hand():
 
 
 def test_query_pooling(shared):
-    weights = {**PROJECTION, **values("attention", "values"), "classifier.fc": "classifier"}
+    weights = {**PROJECTION, **value_layers("attention", "values"), "classifier.fc": "classifier"}
     weights |= {"attention.q_proj": "scores/query", "attention.k_proj": "scores/key"}
     arrays = {"q": ("query", lambda q: q[0]), **norm("attention.layer_norm", "values/norm")}
     config = QueryPooling(width=24, heads=8)
