@@ -34,9 +34,9 @@ def squares_of(mask: Bool[Array, "b n"]) -> Squares:
     """The squares of bags with these instances."""
     n = mask.shape[1]
     count, rank = mask.sum(1)[:, None], jnp.cumsum(mask, 1) - 1
-    sides = np.array([_root(i) for i in range(n + 1)], np.int32)  # whole numbers: no rounding of a root
+    sides = np.array([root(i) for i in range(n + 1)], np.int32)  # whole numbers: no rounding of a root
     side = jnp.asarray(sides)[count]
-    token = jnp.arange(_root(n) ** 2)[None]
+    token = jnp.arange(root(n) ** 2)[None]
     there = token < side**2
     first = jnp.argsort(~mask, axis=1, stable=True)  # real instances in their order, whatever stands between them
     rows = jnp.take_along_axis(first, jnp.where(there, token % jnp.maximum(count, 1), 0), 1)
@@ -45,7 +45,8 @@ def squares_of(mask: Bool[Array, "b n"]) -> Squares:
     return Squares(side[:, 0], there, jnp.where(there, rows, -1), tokens)
 
 
-def _root(n: int) -> int:
+def root(n: int) -> int:
+    """The root of a whole number, rounded up."""
     return math.isqrt(n - 1) + 1 if n else 0
 
 

@@ -272,6 +272,7 @@ NOT_YET = {
     "SmABMIL",
     "WiKG",
     "IBMIL",
+    "RRT",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -14,6 +14,7 @@ from milkit.models import (
     DTFD,
     IBMIL,
     ILRA,
+    RRT,
     S4MIL,
     SAABMIL,
     AdditiveMIL,
@@ -83,6 +84,7 @@ NARROWED = {
     SmABMIL: SmABMIL(encoder=(8,), attention=8, steps=4, dropout=0.25),
     WiKG: WiKG(width=16, k=3),
     IBMIL: IBMIL(3, joint=4, attention=8),
+    RRT: RRT(width=16, heads=2, regions=2, kernel=3, cross_regions=2, cross_heads=2, representatives=2, attention=8),
 }
 
 
@@ -95,7 +97,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmABMIL", "IBMIL"}
+LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmABMIL", "IBMIL", "RRT"}
 """Whose compilation takes longest: slow tests."""
 
 
