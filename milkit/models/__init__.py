@@ -5,7 +5,8 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 """
 
 from milkit.models.bag_statistics import BagStatistics
-from milkit.models.castromacias2024 import SmABMIL
+from milkit.models.castromacias2024 import SmABMIL, SmTransformerABMIL
+from milkit.models.chen2021 import PatchGCN
 from milkit.models.courtiol2018 import Chowder
 from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
@@ -20,6 +21,7 @@ from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
 from milkit.models.tang2024 import RRT
+from milkit.models.wagner2023 import Transformer
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 from milkit.models.xiang2023 import ILRA
 from milkit.models.zaheer2017 import DeepSets
@@ -54,6 +56,9 @@ Model = (
     | WiKG
     | IBMIL
     | PatchCNN
+    | Transformer
+    | PatchGCN
+    | SmTransformerABMIL
 )
 
 __all__ = [
@@ -81,8 +86,11 @@ __all__ = [
     "LossAttention",
     "Model",
     "PatchCNN",
+    "PatchGCN",
     "QueryPooling",
     "SmABMIL",
+    "SmTransformerABMIL",
     "TransMIL",
+    "Transformer",
     "WiKG",
 ]

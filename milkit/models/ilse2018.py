@@ -25,6 +25,7 @@ Additions of ours:
     - `sets`. Each feature set has an encoder and an attention of its own, and the sets' embeddings are concatenated.
       Averaging logits would be the same function up to its scale, as the classifier is linear, but there would be no
       embedding of the bag.
+    - `head`: hidden layers between the bag's embedding and the classifier, as many slide-level networks have them.
 """
 
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class ABMIL:
     heads: int = 1
     """Attention heads; their embeddings are concatenated."""
     dropout: float = 0.0  # the authors' image code has none; CLAM uses .25
-    """Rate after each layer of the encoder."""
+    """Rate after each layer of the encoder (and of the head)."""
     init: Init = "torch"  # the authors' code is PyTorch with defaults
     covariates: Literal["none", "concatenate", "late"] = "none"
     """What is done with the cohort's covariates: "late" adds the logits of a head of their own; "concatenate" puts
@@ -69,13 +70,23 @@ class ABMIL:
     sets: tuple[int, ...] = ()
     """Widths of the feature sets that lie side by side in an instance, each then with an encoder and an attention of
     its own; () reads them as one."""
+    head: tuple[int, ...] = ()  # the paper's; MCAT's survival baseline, AMIL, has (256,) behind an encoder of (512,)
+    """Widths of hidden layers on the bag's embedding, each with ReLU and the encoder's dropout."""
 
     def __post_init__(self) -> None:
         some = "[1, inf)"
         check_fields(
-            self, "model", encoder=some, attention=some, heads=some, fusion_layers=some, sets=some, dropout="[0, 1)"
+            self,
+            "model",
+            encoder=some,
+            attention=some,
+            heads=some,
+            fusion_layers=some,
+            sets=some,
+            head=some,
+            dropout="[0, 1)",
         )
-        if self.dropout and not self.encoder:
+        if self.dropout and not self.encoder + self.head:
             raise ConfigError(f"dropout={self.dropout} acts after the encoder's layers, but encoder=() has none.")
         if len(self.sets) == 1:
             raise ConfigError(f"sets={self.sets} is one feature set, which needs no sets; leave it ().")
@@ -114,6 +125,8 @@ class ABMILModule(nnx.Module):
         self.encoder: Any = nnx.List(encoders) if config.sets else encoders[0]
         self.pool: Any = nnx.List(pools) if config.sets else pools[0]
         width = config.heads * sum(e.out_features for e in encoders)
+        self.head = MLP(width, config.head, rngs=rngs, dropout=config.dropout if config.head else 0, init=config.init)
+        width = self.head.out_features
         if self.fusion == "concatenate":
             self.joint = MLP(width + covariates, config.fusion_layers, rngs=rngs, init=config.init)
             width = self.joint.out_features
@@ -135,13 +148,14 @@ class ABMILModule(nnx.Module):
             parts = [x[..., a:z] for a, z in zip(starts, self.ends, strict=True)] if several else [x]
             hidden = [e(p, deterministic=deterministic, rngs=rngs) for (e, _), p in zip(branches, parts, strict=True)]
             scores = [pool.scores(h) for (_, pool), h in zip(branches, hidden, strict=True)]
-            alone = self._embedding(jnp.concatenate([jnp.tile(h, self.heads) for h in hidden], -1), bags.covariates)
+            joined = self.head(jnp.concatenate([jnp.tile(h, self.heads) for h in hidden], -1))
+            alone = self._embedding(joined, bags.covariates)
             pairs = tuple(zip(scores, hidden, strict=True))
             return pairs, (jnp.concatenate(scores, -1), self.classifier(alone))
 
         pooled, (scores, alone) = over_instances(bags, encode, (SoftmaxSum(),) * len(branches), rngs)
         flat = jnp.concatenate([p.reshape(p.shape[0], -1) for p in pooled], -1)
-        embedding = self._embedding(flat, bags.covariates)
+        embedding = self._embedding(self.head(flat, deterministic=deterministic, rngs=rngs), bags.covariates)
         logits = self.classifier(embedding)
         if self.fusion == "late":
             assert bags.covariates is not None

@@ -28,8 +28,11 @@ from milkit.models import (
     InstancePooling,
     LossAttention,
     Model,
+    PatchCNN,
+    PatchGCN,
     QueryPooling,
     SmABMIL,
+    SmTransformerABMIL,
     TransMIL,
     WiKG,
 )
@@ -54,6 +57,7 @@ OTHER_POOLING = [
 OTHER_PARAMETERS = [
     ABMIL(encoder=(), attention=8, gated=False, heads=3),
     ABMIL(encoder=NARROW, attention=8, dropout=0.25),
+    ABMIL(encoder=NARROW, attention=8, head=(8,), dropout=0.25),
     ABMIL(encoder=NARROW, attention=8, covariates="late"),
     ABMIL(encoder=NARROW, attention=8, covariates="concatenate", fusion_layers=(8,), sets=(4, 2)),
     EmbeddingPooling(encoder=(), head=(8,), dropout=0.25),
@@ -61,6 +65,7 @@ OTHER_PARAMETERS = [
     CLAMMB(NARROW, 8, dropout=0.0, k=3, instance_loss="cross_entropy", subtyping=True),
     CLAMSB(NARROW, 8, gated=False, dropout=0.0, bag_weight=1.0),
     DSMIL(NARROW, query=8, query_layers=1, values=8, dropout=0.25, compat="authors"),
+    PatchGCN(width=8, attention=8, compat="torchmil"),
     DTFD("MaxMinS", pseudo_bags=3, selected=2, width=16, residual_blocks=1, attention=8, dropout=0.1),
 ]
 
@@ -85,6 +90,11 @@ NARROWED = {
     WiKG: WiKG(width=16, k=3),
     IBMIL: IBMIL(3, joint=4, attention=8),
     RRT: RRT(width=16, heads=2, regions=2, kernel=3, cross_regions=2, cross_heads=2, representatives=2, attention=8),
+    PatchCNN: PatchCNN(
+        ABMIL((), 8), channels=3, filters=(4,), kernels=(3,), hidden=(8,), dropout=0.2, turn=True, restain=0.1
+    ),
+    PatchGCN: PatchGCN(width=8),
+    SmTransformerABMIL: SmTransformerABMIL(encoder=(8,), attention=8, steps=3, heads=2, width=16, dropout=0.1),
 }
 
 
@@ -97,7 +107,21 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmABMIL", "IBMIL", "RRT"}
+LONG = {
+    "PatchCNN",
+    "CLAMMB",
+    "TransMIL",
+    "DTFD",
+    "ACMIL",
+    "ILRA",
+    "S4MIL",
+    "SAABMIL",
+    "SmABMIL",
+    "IBMIL",
+    "RRT",
+    "PatchGCN",
+    "SmTransformerABMIL",
+}
 """Whose compilation takes longest: slow tests."""
 
 
@@ -105,7 +129,9 @@ LONG = {"CLAMMB", "TransMIL", "DTFD", "ACMIL", "ILRA", "S4MIL", "SAABMIL", "SmAB
     "kind", [pytest.param(k, marks=pytest.mark.slow) if k.__name__ in LONG else k for k in get_args(Model)]
 )
 def test_every_model_obeys_every_contract(kind):
-    check_all(NARROWED.get(kind) or kind(), in_features=6, out_features=1)
+    check_all(
+        NARROWED.get(kind) or kind(), in_features=48 if kind is PatchCNN else 6, out_features=1
+    )  # 4 x 4 x 3 pixels
 
 
 @pytest.mark.usefixtures("quick_compilation")
