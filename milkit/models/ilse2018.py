@@ -125,7 +125,7 @@ class ABMILModule(nnx.Module):
         self.encoder: Any = nnx.List(encoders) if config.sets else encoders[0]
         self.pool: Any = nnx.List(pools) if config.sets else pools[0]
         width = config.heads * sum(e.out_features for e in encoders)
-        self.head = MLP(width, config.head, rngs=rngs, dropout=config.dropout if config.head else 0, init=config.init)
+        self.head = MLP(width, config.head, rngs=rngs, dropout=config.dropout if config.head else 0.0, init=config.init)
         width = self.head.out_features
         if self.fusion == "concatenate":
             self.joint = MLP(width + covariates, config.fusion_layers, rngs=rngs, init=config.init)
