@@ -33,6 +33,7 @@ from milkit.models import (
     QueryPooling,
     SmABMIL,
     SmTransformerABMIL,
+    Transformer,
     TransMIL,
     WiKG,
 )
@@ -67,6 +68,7 @@ OTHER_PARAMETERS = [
     DSMIL(NARROW, query=8, query_layers=1, values=8, dropout=0.25, compat="authors"),
     PatchGCN(width=8, attention=8, compat="torchmil"),
     DTFD("MaxMinS", pseudo_bags=3, selected=2, width=16, residual_blocks=1, attention=8, dropout=0.1),
+    Transformer(width=16, heads=2, mlp=8, pooling="mean", alibi="learned", dropout=0.1, at_once=20),
 ]
 
 
@@ -95,6 +97,7 @@ NARROWED = {
     ),
     PatchGCN: PatchGCN(width=8),
     SmTransformerABMIL: SmTransformerABMIL(encoder=(8,), attention=8, steps=3, heads=2, width=16, dropout=0.1),
+    Transformer: Transformer(width=16, heads=2, mlp=8),
 }
 
 
@@ -121,7 +124,7 @@ LONG = {
     "RRT",
     "PatchGCN",
     "SmTransformerABMIL",
-}
+, "Transformer"}
 """Whose compilation takes longest: slow tests."""
 
 
