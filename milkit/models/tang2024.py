@@ -266,8 +266,9 @@ class RRTModule(nnx.Module):
         self.encoder = linear(in_features, width, rngs=rngs, init="glorot")
         self.dropout = dropout_or_none(config.dropout)
         self.ppeg = PPEG(width, rngs=rngs) if config.positions == "ppeg" else None
-        kinds = [Regional(config, rngs=rngs) for _ in range(config.layers)]
-        self.layers = nnx.List([Layer(config, kind, rngs=rngs) for kind in (*kinds, CrossRegional(config, rngs=rngs))])
+        attentions: list[Any] = [Regional(config, rngs=rngs) for _ in range(config.layers)]
+        attentions.append(CrossRegional(config, rngs=rngs))
+        self.layers = nnx.List([Layer(config, attention, rngs=rngs) for attention in attentions])
         self.norm = _norm(width, rngs)
         self.pool = BiasFreeAttention(
             width, config.attention, rngs=rngs, activation=config.pool_activation, gated=config.gated, init="glorot"
