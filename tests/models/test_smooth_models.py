@@ -3,15 +3,25 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from milkit.errors import ConfigError, DataError
-from milkit.models import SmABMIL
+from milkit.models import SmABMIL, SmTransformerABMIL
 from milkit.testing.model_battery import check_permutation
 from milkit.types import Bags
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """XLA without its costly passes: these tests compile much and compute little."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,27 @@ class ShuffledSm(SmABMIL):
     position_aware: ClassVar[bool] = False
 
 
-@pytest.mark.parametrize("config", [ShuffledSm("mid", "exact", attention=8)], ids=repr)
+@dataclass(frozen=True)
+class ShuffledSmTransformer(SmTransformerABMIL):
+    """Likewise."""
+
+    position_aware: ClassVar[bool] = False
+
+
+SHUFFLED = [
+    ShuffledSm("mid", "exact", attention=8),
+    ShuffledSmTransformer("late", steps=2, attention=8, heads=2, width=8, mlp=False, add_self=False),
+]
+
+
+@pytest.mark.parametrize("config", SHUFFLED, ids=repr)
 def test_shuffled_with_their_places_instances_give_the_same(config):
     check_permutation(config, 6, 1)
 
 
-@pytest.mark.parametrize("config", [SmABMIL(attention=4)], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "config", [SmABMIL(attention=4), SmTransformerABMIL(attention=4, width=8, heads=2)], ids=lambda c: type(c).__name__
+)
 def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     line, other = (
@@ -34,11 +59,12 @@ def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
         np.array([[0, 0], [9, 9], [1, 0], [0, 1], [9, 8]]) * 256,
     )
     module = replace(config, radius_um=300.0).build(3, 1, rngs=nnx.Rngs(0))
-    on_a_line, elsewhere = (module(Bags.of(x, xy)) for xy in (line, other))
-    assert not np.allclose(on_a_line.logits, elsewhere.logits, atol=1e-4)
+    said = jax.jit(lambda bags: module(bags).logits)
+    on_a_line, elsewhere = (said(Bags.of(x, xy)) for xy in (line, other))
+    assert not np.allclose(on_a_line, elsewhere, atol=1e-4)
     chain = jnp.asarray([[[1, -1], [0, 2], [1, 3], [2, 4], [3, -1]]])
-    told = module(replace(Bags.of(x), neighbours=chain))
-    np.testing.assert_allclose(told.logits, on_a_line.logits, rtol=1e-6)
+    told = said(replace(Bags.of(x), neighbours=chain))
+    np.testing.assert_allclose(told, on_a_line, rtol=1e-6)
     with pytest.raises(DataError, match=f"{type(config).__name__} works on a graph"):
         module(Bags.of(x))
 
@@ -48,6 +74,8 @@ def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
     [
         (lambda: SmABMIL(alpha=1.0), "alpha is 1.0; expected"),
         (lambda: SmABMIL(dropout=0.5), "has none"),
+        (lambda: SmTransformerABMIL(width=10, heads=4), "width"),
+        (lambda: SmTransformerABMIL(layers=0), "layers is 0"),
     ],
 )
 def test_contradictions_are_refused(make, message):
