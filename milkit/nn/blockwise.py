@@ -277,11 +277,11 @@ def _backward(of: Of | None, sizes: _Sizes, kept: Any, cotangent: Any) -> Any:
 
         wide = _wide(query)
         start = (
-            jnp.zeros(columns[0].shape, wide),
-            jnp.zeros(columns[1].shape, wide),
+            *(jnp.zeros(a.swapaxes(1, 2).shape, wide) for a in columns[:2]),
             jax.tree.map(lambda a: jnp.zeros(a.shape, wide), head),
         )
         (of_key, of_value, of_head), of_query = jax.lax.scan(take, start, (queries, of_rows, up, total, shift))
+        of_key, of_value = of_key.swapaxes(1, 2), of_value.swapaxes(1, 2)
         flat = [a.reshape(-1, a.shape[-1])[: len(b)] for a, b in ((of_query, query), (of_key, key), (of_value, value))]
         return (*(a.astype(query.dtype) for a in flat), jax.tree.map(lambda a, b: a.astype(b.dtype), of_head, head))
 
@@ -297,12 +297,13 @@ def _pull(of: Of | None, row: Any, column: Any, head: Any) -> tuple[Array, Array
     key, value, _, columns = column
     weight = jnp.exp(_block_scores(of, (query, rows), column, head) - total[:, None])
     up_narrow, wide = up.astype(value.dtype), total.dtype
-    of_value = jnp.matmul(weight.T.astype(value.dtype), up_narrow, preferred_element_type=wide)
+    # keys and values last: a CPU is slow at products whose large operand is transposed
+    of_value = jnp.matmul(up_narrow.T, weight.astype(value.dtype), preferred_element_type=wide)
     of_weight = jnp.matmul(up_narrow, value.T, preferred_element_type=wide)
     of_scores = weight * (of_weight - shift[:, None])
     narrow = of_scores.astype(query.dtype)
     of_query = jnp.matmul(narrow, key, preferred_element_type=wide)
-    of_key = jnp.matmul(narrow.T, query, preferred_element_type=wide)
+    of_key = jnp.matmul(query.T, narrow, preferred_element_type=wide)
     if of is None:
         return of_query, of_key, of_value, None
     bias, pull = jax.vjp(lambda head: of(rows, columns, head), head)

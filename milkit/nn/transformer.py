@@ -1,0 +1,155 @@
+"""A transformer's layer over the instances of a bag: exact self-attention whatever their number, and an MLP.
+
+References:
+    Vaswani et al. (2017, arXiv:1706.03762); Xiong et al. (2020, arXiv:2002.04745) on the norm in front of each part.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from milkit.nn.blockwise import Bias, attend, weights_of
+from milkit.nn.dropout import dropout_or_none
+from milkit.nn.initialisers import linear
+from milkit.nn.products import tall_dot
+
+Activation = Literal["gelu", "relu"]
+"""Of an MLP of two layers: "gelu" after the first one; "relu" after either, as in MIL-Lab's."""
+
+
+def layer_norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm as PyTorch has it (epsilon 1e-5), its variance taken in two passes."""
+    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention of tokens (`milkit.nn.blockwise`).
+
+    Args:
+        features: width of a token, in and out; the heads share it out.
+        heads: attention heads.
+        use_bias: whether queries, keys and values have biases (that of the keys is taken away by the softmax).
+        project: whether a linear layer follows.
+        dropout: rate after that layer.
+        at_once: weights worked at a time; 0 is by device.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int,
+        rngs: nnx.Rngs,
+        use_bias: bool = True,
+        project: bool = True,
+        dropout: float = 0.0,
+        at_once: int = 0,
+    ):
+        self.heads, self.at_once = heads, at_once or None
+        self.qkv = linear(features, 3 * features, rngs=rngs, use_bias=use_bias)
+        self.out = linear(features, features, rngs=rngs) if project else None
+        self.dropout = dropout_or_none(dropout)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"],
+        bias: Bias | None = None,
+        *,
+        first_only: bool = False,
+        deterministic: bool = True,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "b m d"], Float[Array, "b n h"] | None]:
+        """What each token gathers; with `first_only` the first one alone, and what it took from each in each head."""
+        asking = x
+        if first_only:
+            asking = x[:, :1]
+            rows = None if bias is None else jax.tree.map(lambda a: a[:, :1], bias.rows)
+            bias = None if bias is None else bias._replace(rows=rows)
+        q, k, v = self._part(asking, 0), self._part(x, 1), self._part(x, 2)
+        found = attend(q, k, v, mask, bias, self.at_once)
+        y = found.value.reshape(asking.shape).astype(x.dtype)
+        y = y if self.out is None else self.out(y)
+        if self.dropout is not None:
+            y = self.dropout(y, deterministic=deterministic, rngs=rngs)
+        return y, weights_of(q, k, found.log_total, mask, bias, self.at_once) if first_only else None
+
+    def _part(self, x: Float[Array, "b m d"], i: int) -> Float[Array, "b m h e"]:
+        """Queries (0), keys (1) or values (2)."""
+        part = tall_dot(x, jnp.split(self.qkv.kernel[...], 3, 1)[i])
+        if self.qkv.bias is not None:
+            part = part + jnp.split(self.qkv.bias[...], 3)[i]
+        return part.reshape(*x.shape[:2], self.heads, -1)
+
+
+class FeedForward(nnx.Module):
+    """Linear, activation, dropout, linear, dropout."""
+
+    def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs, activation: Activation, dropout: float):
+        self.first, self.second = linear(features, hidden, rngs=rngs), linear(hidden, features, rngs=rngs)
+        self.activation, self.dropout = activation, dropout_or_none(dropout)
+
+    def __call__(
+        self, x: Float[Array, "b n d"], *, deterministic: bool = True, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "b n d"]:
+        """Each token by itself."""
+        gelu = self.activation == "gelu"
+        h = self.first(x)
+        h = self._drop(jax.nn.gelu(h, approximate=False) if gelu else jax.nn.relu(h), deterministic, rngs)
+        h = self.second(h)
+        return self._drop(h if gelu else jax.nn.relu(h), deterministic, rngs)
+
+    def _drop(self, h: Float[Array, "b n e"], deterministic: bool, rngs: nnx.Rngs | None) -> Float[Array, "b n e"]:
+        return h if self.dropout is None else self.dropout(h, deterministic=deterministic, rngs=rngs)
+
+
+class TransformerLayer(nnx.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x)) where `mlp`, its hidden width, is not 0."""
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        heads: int,
+        mlp: int,
+        rngs: nnx.Rngs,
+        activation: Activation = "gelu",
+        use_bias: bool = True,
+        project: bool = True,
+        dropout: float = 0.0,
+        at_once: int = 0,
+    ):
+        self.norm = layer_norm(features, rngs)
+        self.attention = SelfAttention(
+            features,
+            heads=heads,
+            rngs=rngs,
+            use_bias=use_bias,
+            project=project,
+            dropout=dropout,
+            at_once=at_once,
+        )
+        self.mlp_norm = layer_norm(features, rngs) if mlp else None
+        self.mlp = FeedForward(features, mlp, rngs=rngs, activation=activation, dropout=dropout) if mlp else None
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"],
+        bias: Bias | None = None,
+        *,
+        first_only: bool = False,
+        deterministic: bool = True,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "b m d"], Float[Array, "b n h"] | None]:
+        """Tokens; with `first_only` the first one alone, and its weights, at a cost linear in the tokens."""
+        y, weights = self.attention(
+            self.norm(x), mask, bias, first_only=first_only, deterministic=deterministic, rngs=rngs
+        )
+        x = (x[:, :1] if first_only else x) + y
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.mlp(self.mlp_norm(x), deterministic=deterministic, rngs=rngs)
+        return x, weights
