@@ -124,7 +124,8 @@ LONG = {
     "RRT",
     "PatchGCN",
     "SmTransformerABMIL",
-, "Transformer"}
+    "Transformer",
+}
 """Whose compilation takes longest: slow tests."""
 
 
