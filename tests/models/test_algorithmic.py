@@ -276,7 +276,8 @@ NOT_YET = {
     "RRT",
     "PatchGCN",
     "SmTransformerABMIL",
-, "Transformer"}
+    "Transformer",
+}
 """Models that the matrix has no row of yet, as its page says."""
 
 
