@@ -32,6 +32,7 @@ from milkit.testing import pixel_battery
 from milkit.testing.subject import (
     GARBAGE,
     Subject,
+    again,
     alone,
     bag_losses,
     batch_of,
@@ -57,16 +58,15 @@ def check_config(config: Any, in_features: int, out_features: int) -> None:
     """A config is a frozen dataclass, hashable, and survives JSON field by field."""
     contract = "A config is a frozen dataclass of plain values"
     kind = type(config)
-    if not dataclasses.is_dataclass(config) or not kind.__dataclass_params__.frozen:
+    if not dataclasses.is_dataclass(config) or isinstance(config, type) or not kind.__dataclass_params__.frozen:
         raise AssertionError(f"{contract}: {kind.__name__} is not a dataclass(frozen=True).")
     try:
         hash(config)
-        values = json.loads(json.dumps({f.name: getattr(config, f.name) for f in dataclasses.fields(config)}))
+        back = again(config, json.loads(json.dumps(dataclasses.asdict(config))))
     except TypeError as error:
         raise AssertionError(f"{contract}: {kind.__name__}: {error}.") from error
-    copy = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    if copy != config:
-        raise AssertionError(f"{contract}: {config} came back from JSON as {copy}.")
+    if back != config:
+        raise AssertionError(f"{contract}: {config} came back from JSON as {back}.")
 
 
 def check_signature(config: Any, in_features: int, out_features: int) -> None:

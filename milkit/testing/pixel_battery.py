@@ -37,7 +37,7 @@ from milkit.testing.pixel_subject import (
     learner,
     pixel_subject,
 )
-from milkit.testing.subject import expect_close, expect_finite
+from milkit.testing.subject import again, expect_close, expect_finite
 from milkit.types import Images, Output
 
 Check = Callable[[Any, int], None]
@@ -64,19 +64,11 @@ def check_config(config: Any, out_features: int) -> None:
         raise AssertionError(f"{contract}: {kind.__name__} is not a dataclass(frozen=True).")
     try:
         hash(config)
-        back = _again(config, json.loads(json.dumps(dataclasses.asdict(config))))
+        back = again(config, json.loads(json.dumps(dataclasses.asdict(config))))
     except TypeError as error:
         raise AssertionError(f"{contract}: {kind.__name__}: {error}.") from error
     if back != config:
         raise AssertionError(f"{contract}: {config} came back from JSON as {back}.")
-
-
-def _again(like: Any, data: Any) -> Any:
-    """`data`, which JSON gave, with the types that `like` has."""
-    if dataclasses.is_dataclass(like) and not isinstance(like, type):
-        names = [f.name for f in dataclasses.fields(like) if f.init]
-        return type(like)(**{name: _again(getattr(like, name), data[name]) for name in names})
-    return tuple(_again(a, b) for a, b in zip(like, data, strict=True)) if isinstance(like, tuple) else data
 
 
 def check_signature(config: Any, out_features: int) -> None:

@@ -57,6 +57,14 @@ class Subject:
         return Bags.of(x, [np.stack([c % 3, c // 3], 1).astype(np.float32) * 256 for c in cells], beside)
 
 
+def again(like: Any, data: Any) -> Any:
+    """`data`, which JSON gave of a config, with the types that `like` has; also where it holds other dataclasses."""
+    if dataclasses.is_dataclass(like) and not isinstance(like, type):
+        names = [f.name for f in dataclasses.fields(like) if f.init]
+        return type(like)(**{name: again(getattr(like, name), data[name]) for name in names})
+    return tuple(again(a, b) for a, b in zip(like, data, strict=True)) if isinstance(like, tuple) else data
+
+
 def takes_covariates(config: Any) -> bool:
     """Whether a model reads what the table says of a bag."""
     return bool(getattr(config, "takes_covariates", False))
