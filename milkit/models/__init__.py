@@ -12,6 +12,7 @@ from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.ilse2018_images import PatchCNN
 from milkit.models.javed2022 import AdditiveMIL
+from milkit.models.li2018 import DeepGraphSurv
 from milkit.models.li2021 import DSMIL
 from milkit.models.li2024 import WiKG
 from milkit.models.lin2023 import IBMIL
@@ -21,12 +22,15 @@ from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
 from milkit.models.tang2024 import RRT
+from milkit.models.transformer_abmil import TransformerABMIL
 from milkit.models.wagner2023 import Transformer
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 from milkit.models.xiang2023 import ILRA
+from milkit.models.yang2024 import MambaMIL
 from milkit.models.zaheer2017 import DeepSets
 from milkit.models.zhang2022 import DTFD
 from milkit.models.zhang2024 import ACMIL, QueryPooling
+from milkit.models.zhao2022 import SETMIL
 
 Model = (
     ABMIL
@@ -59,6 +63,10 @@ Model = (
     | Transformer
     | PatchGCN
     | SmTransformerABMIL
+    | SETMIL
+    | MambaMIL
+    | DeepGraphSurv
+    | TransformerABMIL
 )
 
 __all__ = [
@@ -73,17 +81,20 @@ __all__ = [
     "RRT",
     "S4MIL",
     "SAABMIL",
+    "SETMIL",
     "AdditiveMIL",
     "BagNet",
     "BagNetDS",
     "BagNetRC",
     "BagStatistics",
     "Chowder",
+    "DeepGraphSurv",
     "DeepSets",
     "EmbeddingPooling",
     "InstanceNet",
     "InstancePooling",
     "LossAttention",
+    "MambaMIL",
     "Model",
     "PatchCNN",
     "PatchGCN",
@@ -92,5 +103,6 @@ __all__ = [
     "SmTransformerABMIL",
     "TransMIL",
     "Transformer",
+    "TransformerABMIL",
     "WiKG",
 ]

@@ -277,6 +277,10 @@ NOT_YET = {
     "PatchGCN",
     "SmTransformerABMIL",
     "Transformer",
+    "SETMIL",
+    "MambaMIL",
+    "DeepGraphSurv",
+    "TransformerABMIL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

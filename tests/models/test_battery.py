@@ -17,16 +17,19 @@ from milkit.models import (
     RRT,
     S4MIL,
     SAABMIL,
+    SETMIL,
     AdditiveMIL,
     BagNet,
     BagNetDS,
     BagStatistics,
     Chowder,
+    DeepGraphSurv,
     DeepSets,
     EmbeddingPooling,
     InstanceNet,
     InstancePooling,
     LossAttention,
+    MambaMIL,
     Model,
     PatchCNN,
     PatchGCN,
@@ -34,6 +37,7 @@ from milkit.models import (
     SmABMIL,
     SmTransformerABMIL,
     Transformer,
+    TransformerABMIL,
     TransMIL,
     WiKG,
 )
@@ -98,6 +102,10 @@ NARROWED = {
     PatchGCN: PatchGCN(width=8),
     SmTransformerABMIL: SmTransformerABMIL(encoder=(8,), attention=8, steps=3, heads=2, width=16, dropout=0.1),
     Transformer: Transformer(width=16, heads=2, mlp=8),
+    SETMIL: SETMIL(width=8, windows=(3, 5), branch=8, layers=2, heads=2),
+    MambaMIL: MambaMIL(rate=2, layers=1, width=16, states=4, attention=8),
+    DeepGraphSurv: DeepGraphSurv(width=8, attention=8, order=3),
+    TransformerABMIL: TransformerABMIL(width=16, heads=2, mlp=8, attention=8),
 }
 
 
@@ -125,6 +133,10 @@ LONG = {
     "PatchGCN",
     "SmTransformerABMIL",
     "Transformer",
+    "SETMIL",
+    "MambaMIL",
+    "DeepGraphSurv",
+    "TransformerABMIL",
 }
 """Whose compilation takes longest: slow tests."""
 
