@@ -12,7 +12,17 @@ from milkit.errors import ConfigError
 from milkit.models import ABMIL, BagStatistics, EmbeddingPooling, InstancePooling, Model, PatchCNN
 from milkit.types import Bags
 
-POSITION_AWARE = {"TransMIL", "S4MIL", "SmABMIL", "RRT", "PatchGCN", "SmTransformerABMIL"}
+POSITION_AWARE = {
+    "TransMIL",
+    "S4MIL",
+    "SmABMIL",
+    "RRT",
+    "PatchGCN",
+    "SmTransformerABMIL",
+    "SETMIL",
+    "MambaMIL",
+    "DeepGraphSurv",
+}
 """Models for which the order or the places of instances matter."""
 BAGS = Bags.of([np.array([[1.0, -2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 0.0]], np.float32)])
 
