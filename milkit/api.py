@@ -17,6 +17,7 @@ from milkit.execute.source import EXPERIMENT_FILE
 from milkit.execute.times import add_time
 from milkit.experiment import Experiment, allowed_types
 from milkit.keep.actions import evaluate, finalize, load_model, predict, predict_images
+from milkit.keep.imported import import_weights
 from milkit.report import write_report
 from milkit.report.compare_runs import compare
 from milkit.report.results import write_results
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate",
     "experiments",
     "finalize",
+    "import_weights",
     "load_model",
     "predict",
     "predict_images",

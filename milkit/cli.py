@@ -13,6 +13,7 @@ COMMANDS = {
     "watch": "the live table of a study that runs elsewhere",
     "report": "recompute a run folder's numbers from its predictions and write its report again",
     "finalize": "make a model to keep of a finished run: the fold ensemble, or a refit on all data",
+    "import-weights": "a model to keep of weights that its authors, or another library, trained",
     "predict": "what a kept model says about the slides of a store",
     "evaluate": "a kept model on another cohort: every number, with threshold and temperature as they were locked",
     "check": "leaks and defects of a cohort: its table, folds and features, before a model is trained",
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"milkit: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"milkit.commands.{name}").main(rest)
+        return importlib.import_module(f"milkit.commands.{name.replace('-', '_')}").main(rest)
     except MilkitError as error:
         print(f"milkit {name}: {error}", file=sys.stderr)
         return 2

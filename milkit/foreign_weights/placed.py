@@ -25,17 +25,27 @@ def partners(names: Names, mine: Container[str]) -> dict[str, tuple[str, Rearran
 
 
 def place(module: Any, arrays: Mapping[str, np.ndarray], names: Names, where: str = "The file") -> None:
-    """Write a file's arrays into a module, in place.
+    """Write a file's arrays into a module, in place; see `fitting`, which says what is refused.
+
+    Raises:
+        DataError: the arrays are not those of the module, which is then as it was.
+    """
+    flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(module))}
+    for ours, array in fitting(module, arrays, names, where).items():
+        flat[ours][...] = jnp.asarray(array)
+
+
+def fitting(module: Any, arrays: Mapping[str, np.ndarray], names: Names, where: str) -> dict[str, np.ndarray]:
+    """A file's arrays as a module has them, by milkit's paths.
 
     Args:
-        module: of the sizes that the file's arrays have.
+        module: of the sizes that the file's arrays have; one without numbers (`nnx.eval_shape`) will do.
         arrays: of the file, by name.
         names: where they go.
         where: the file and its naming, for messages.
 
     Raises:
-        DataError: an array is missing, unexpected, of another shape, no number that is finite, or an array of the
-            module gets none. The module is then as it was.
+        DataError: an array is missing, unexpected, of another shape or not finite, or an array of the module gets none.
     """
     flat = {"/".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(module))}
     of = {theirs: pair for theirs, pair in partners(names, flat).items() if pair[0] in flat}
@@ -49,7 +59,8 @@ def place(module: Any, arrays: Mapping[str, np.ndarray], names: Names, where: st
         raise DataError(
             f"{where} {' and '.join(parts)}. The model has: {_listed(of)}. The file has: {_listed(arrays)}."
         )
-    new, wrong = {}, []
+    new: dict[str, np.ndarray] = {}
+    wrong: list[str] = []
     for theirs, (ours, rearrange) in of.items():
         array, shape = arrays[theirs], flat[ours].shape
         try:
@@ -67,8 +78,7 @@ def place(module: Any, arrays: Mapping[str, np.ndarray], names: Names, where: st
     bad = [theirs for theirs, (ours, _) in of.items() if not np.isfinite(new[ours]).all()]
     if bad:
         raise DataError(f"{where} has numbers that are not finite in {_listed(bad)}: a training that went wrong.")
-    for ours, array in new.items():
-        flat[ours][...] = jnp.asarray(array)
+    return new
 
 
 def _as(array: np.ndarray, dtype: Any) -> np.ndarray:

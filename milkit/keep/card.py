@@ -24,7 +24,7 @@ def card(kept: Kept, folder: str) -> str:
         Paragraph(_what(kept), "lead"),
         *marks,
         Heading("What it takes and gives"),
-        Facts(tuple(_io(kept))),
+        Facts(tuple(takes_and_gives(kept))),
         Heading("What it was trained on"),
         Facts(tuple(_training(kept))),
         Heading("What to expect of it"),
@@ -32,7 +32,7 @@ def card(kept: Kept, folder: str) -> str:
         Heading("What is not known"),
         Bullets(_limits(kept)),
         Heading("How to use it"),
-        Code(_use(kept, folder)),
+        Code(to_use(kept, folder)),
         Heading("How it was made"),
         Code(readable(facts["experiment"])),
         Facts(tuple((k.replace("_", " "), str(v)) for k, v in facts["environment"].items() if v not in (None, ""))),
@@ -55,7 +55,8 @@ def _averaged(kept: Kept) -> str:
     return {"Regression": "values", "Survival": "risks"}.get(kept.kind, "probabilities")
 
 
-def _io(kept: Kept) -> list[tuple[str, str]]:
+def takes_and_gives(kept: Kept) -> list[tuple[str, str]]:
+    """What goes in and what comes out, as pairs of a label and its fact."""
     facts, features = kept.facts, kept.facts["features"]
     pairs = [
         ("Features an instance", f"{facts['in_features']:,}"),
@@ -154,7 +155,8 @@ def _limits(kept: Kept) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _use(kept: Kept, folder: str) -> str:
+def to_use(kept: Kept, folder: str) -> str:
+    """The commands that use it."""
     trust = " --trust-source" if "source" in kept.facts else ""
     if kept.facts.get("images"):
         return f"milkit predict {folder} IMAGES --out predicted{trust}"

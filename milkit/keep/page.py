@@ -123,10 +123,12 @@ def page_of(source: Source, kept: Kept) -> Page:
 def _opening(source: Source, kept: Kept) -> list[Block]:
     asked = question(source).split(" Answered by ")[0]
     members = plural(len(kept.members), "member")
-    made = "fold ensemble" if kept.facts["how"] == "ensemble" else "refit on all bags"
+    made = {"ensemble": "fold ensemble", "refit": "refit on all bags"}.get(kept.facts["how"], "imported weights")
+    known = kept.facts["how"] != "imported"
     text = (
         f"{asked} Answered by a locked model ({kept.facts['model']['type']}, {made} of {members}) on "
-        f"{plural(source.results['counts']['patients'], 'patient')} of another cohort, none of whom it was trained on."
+        f"{plural(source.results['counts']['patients'], 'patient')} of another cohort, "
+        + ("none of whom it was trained on." if known else "of whom nobody knows whether it was trained on them.")
     )
     blocks: list[Block] = [Paragraph(text, "question"), Paragraph(_answer(source), "lead")]
     if source.marks:
