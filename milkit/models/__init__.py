@@ -21,12 +21,14 @@ from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
+from milkit.models.tang2023 import MHIM
 from milkit.models.tang2024 import RRT
 from milkit.models.transformer_abmil import TransformerABMIL
 from milkit.models.wagner2023 import Transformer
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
 from milkit.models.xiang2023 import ILRA
 from milkit.models.yang2024 import MambaMIL
+from milkit.models.yao2020 import DeepAttnMISL
 from milkit.models.zaheer2017 import DeepSets
 from milkit.models.zhang2022 import DTFD
 from milkit.models.zhang2024 import ACMIL, QueryPooling
@@ -67,6 +69,8 @@ Model = (
     | MambaMIL
     | DeepGraphSurv
     | TransformerABMIL
+    | MHIM
+    | DeepAttnMISL
 )
 
 __all__ = [
@@ -78,6 +82,7 @@ __all__ = [
     "DTFD",
     "IBMIL",
     "ILRA",
+    "MHIM",
     "RRT",
     "S4MIL",
     "SAABMIL",
@@ -88,6 +93,7 @@ __all__ = [
     "BagNetRC",
     "BagStatistics",
     "Chowder",
+    "DeepAttnMISL",
     "DeepGraphSurv",
     "DeepSets",
     "EmbeddingPooling",

@@ -281,6 +281,7 @@ NOT_YET = {
     "MambaMIL",
     "DeepGraphSurv",
     "TransformerABMIL",
+    "DeepAttnMISL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

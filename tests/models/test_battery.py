@@ -23,6 +23,7 @@ from milkit.models import (
     BagNetDS,
     BagStatistics,
     Chowder,
+    DeepAttnMISL,
     DeepGraphSurv,
     DeepSets,
     EmbeddingPooling,
@@ -36,9 +37,9 @@ from milkit.models import (
     QueryPooling,
     SmABMIL,
     SmTransformerABMIL,
+    TransMIL,
     Transformer,
     TransformerABMIL,
-    TransMIL,
     WiKG,
 )
 from milkit.testing.model_battery import CHECKS, check_all
@@ -71,6 +72,7 @@ OTHER_PARAMETERS = [
     CLAMSB(NARROW, 8, gated=False, dropout=0.0, bag_weight=1.0),
     DSMIL(NARROW, query=8, query_layers=1, values=8, dropout=0.25, compat="authors"),
     PatchGCN(width=8, attention=8, compat="torchmil"),
+    DeepAttnMISL(2, False, (8,), (8,), 8, True, (8,), 0.25, "all"),
     DTFD("MaxMinS", pseudo_bags=3, selected=2, width=16, residual_blocks=1, attention=8, dropout=0.1),
     Transformer(width=16, heads=2, mlp=8, pooling="mean", alibi="learned", dropout=0.1, at_once=20),
 ]
@@ -106,6 +108,7 @@ NARROWED = {
     MambaMIL: MambaMIL(rate=2, layers=1, width=16, states=4, attention=8),
     DeepGraphSurv: DeepGraphSurv(width=8, attention=8, order=3),
     TransformerABMIL: TransformerABMIL(width=16, heads=2, mlp=8, attention=8),
+    DeepAttnMISL: DeepAttnMISL(clusters=3, encoder=(16,), attention=8, head=(8,)),
 }
 
 
