@@ -37,9 +37,9 @@ from milkit.models import (
     QueryPooling,
     SmABMIL,
     SmTransformerABMIL,
-    TransMIL,
     Transformer,
     TransformerABMIL,
+    TransMIL,
     WiKG,
 )
 from milkit.testing.model_battery import CHECKS, check_all
