@@ -11,6 +11,7 @@ from milkit.models.courtiol2018 import Chowder
 from milkit.models.fillioux2023 import S4MIL
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.ilse2018_images import PatchCNN
+from milkit.models.jaegle2021 import Perceiver
 from milkit.models.javed2022 import AdditiveMIL
 from milkit.models.li2018 import DeepGraphSurv
 from milkit.models.li2021 import DSMIL
@@ -71,6 +72,7 @@ Model = (
     | TransformerABMIL
     | MHIM
     | DeepAttnMISL
+    | Perceiver
 )
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "Model",
     "PatchCNN",
     "PatchGCN",
+    "Perceiver",
     "QueryPooling",
     "SmABMIL",
     "SmTransformerABMIL",

@@ -282,6 +282,7 @@ NOT_YET = {
     "DeepGraphSurv",
     "TransformerABMIL",
     "DeepAttnMISL",
+    "Perceiver",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

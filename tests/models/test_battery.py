@@ -34,6 +34,7 @@ from milkit.models import (
     Model,
     PatchCNN,
     PatchGCN,
+    Perceiver,
     QueryPooling,
     SmABMIL,
     SmTransformerABMIL,
@@ -109,6 +110,7 @@ NARROWED = {
     DeepGraphSurv: DeepGraphSurv(width=8, attention=8, order=3),
     TransformerABMIL: TransformerABMIL(width=16, heads=2, mlp=8, attention=8),
     DeepAttnMISL: DeepAttnMISL(clusters=3, encoder=(16,), attention=8, head=(8,)),
+    Perceiver: Perceiver(width=16, latents=3, cross_heads=2, heads=2, mlp=8),
 }
 
 
@@ -140,6 +142,7 @@ LONG = {
     "MambaMIL",
     "DeepGraphSurv",
     "TransformerABMIL",
+    "Perceiver",
 }
 """Whose compilation takes longest: slow tests."""
 
