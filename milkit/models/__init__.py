@@ -6,6 +6,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.castromacias2024 import SmABMIL, SmTransformerABMIL
+from milkit.models.castromacias2025 import ProbSmoothABMIL
 from milkit.models.chen2021 import PatchGCN
 from milkit.models.courtiol2018 import Chowder
 from milkit.models.fillioux2023 import S4MIL
@@ -20,6 +21,7 @@ from milkit.models.lin2023 import IBMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.rymarczyk2021 import SAABMIL
+from milkit.models.schaumberg2020 import SumOfPatches
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
 from milkit.models.tang2023 import MHIM
@@ -27,6 +29,7 @@ from milkit.models.tang2024 import RRT
 from milkit.models.transformer_abmil import TransformerABMIL
 from milkit.models.wagner2023 import Transformer
 from milkit.models.wang2018 import BagNet, BagNetDS, BagNetRC, InstanceNet
+from milkit.models.wu2023 import SmoothABMIL
 from milkit.models.xiang2023 import ILRA
 from milkit.models.yang2024 import MambaMIL
 from milkit.models.yao2020 import DeepAttnMISL
@@ -73,6 +76,9 @@ Model = (
     | MHIM
     | DeepAttnMISL
     | Perceiver
+    | SmoothABMIL
+    | ProbSmoothABMIL
+    | SumOfPatches
 )
 
 __all__ = [
@@ -107,9 +113,12 @@ __all__ = [
     "PatchCNN",
     "PatchGCN",
     "Perceiver",
+    "ProbSmoothABMIL",
     "QueryPooling",
     "SmABMIL",
     "SmTransformerABMIL",
+    "SmoothABMIL",
+    "SumOfPatches",
     "TransMIL",
     "Transformer",
     "TransformerABMIL",

@@ -283,6 +283,9 @@ NOT_YET = {
     "TransformerABMIL",
     "DeepAttnMISL",
     "Perceiver",
+    "SmoothABMIL",
+    "ProbSmoothABMIL",
+    "SumOfPatches",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

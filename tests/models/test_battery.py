@@ -35,9 +35,12 @@ from milkit.models import (
     PatchCNN,
     PatchGCN,
     Perceiver,
+    ProbSmoothABMIL,
     QueryPooling,
     SmABMIL,
+    SmoothABMIL,
     SmTransformerABMIL,
+    SumOfPatches,
     Transformer,
     TransformerABMIL,
     TransMIL,
@@ -111,6 +114,9 @@ NARROWED = {
     TransformerABMIL: TransformerABMIL(width=16, heads=2, mlp=8, attention=8),
     DeepAttnMISL: DeepAttnMISL(clusters=3, encoder=(16,), attention=8, head=(8,)),
     Perceiver: Perceiver(width=16, latents=3, cross_heads=2, heads=2, mlp=8),
+    SmoothABMIL: SmoothABMIL(encoder=(8,), attention=4),
+    ProbSmoothABMIL: ProbSmoothABMIL(3, 4, encoder=(8,), attention=4, dropout=0.25),
+    SumOfPatches: SumOfPatches(patches=4, width=16),
 }
 
 
@@ -143,6 +149,8 @@ LONG = {
     "DeepGraphSurv",
     "TransformerABMIL",
     "Perceiver",
+    "SmoothABMIL",
+    "ProbSmoothABMIL",
 }
 """Whose compilation takes longest: slow tests."""
 
