@@ -19,6 +19,7 @@ from milkit.models.li2021 import DSMIL
 from milkit.models.li2024 import WiKG
 from milkit.models.lin2023 import IBMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
+from milkit.models.mohammed2020 import PSDeVCEM
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
 from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.schaumberg2020 import SumOfPatches
@@ -37,6 +38,7 @@ from milkit.models.zaheer2017 import DeepSets
 from milkit.models.zhang2022 import DTFD
 from milkit.models.zhang2024 import ACMIL, QueryPooling
 from milkit.models.zhao2022 import SETMIL
+from milkit.models.zheng2022 import GTP
 
 Model = (
     ABMIL
@@ -79,6 +81,8 @@ Model = (
     | SmoothABMIL
     | ProbSmoothABMIL
     | SumOfPatches
+    | GTP
+    | PSDeVCEM
 )
 
 __all__ = [
@@ -88,6 +92,7 @@ __all__ = [
     "CLAMSB",
     "DSMIL",
     "DTFD",
+    "GTP",
     "IBMIL",
     "ILRA",
     "MHIM",
@@ -110,6 +115,7 @@ __all__ = [
     "LossAttention",
     "MambaMIL",
     "Model",
+    "PSDeVCEM",
     "PatchCNN",
     "PatchGCN",
     "Perceiver",

@@ -286,6 +286,8 @@ NOT_YET = {
     "SmoothABMIL",
     "ProbSmoothABMIL",
     "SumOfPatches",
+    "GTP",
+    "PSDeVCEM",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

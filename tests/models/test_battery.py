@@ -12,6 +12,7 @@ from milkit.models import (
     CLAMSB,
     DSMIL,
     DTFD,
+    GTP,
     IBMIL,
     ILRA,
     RRT,
@@ -36,6 +37,7 @@ from milkit.models import (
     PatchGCN,
     Perceiver,
     ProbSmoothABMIL,
+    PSDeVCEM,
     QueryPooling,
     SmABMIL,
     SmoothABMIL,
@@ -76,9 +78,13 @@ OTHER_PARAMETERS = [
     CLAMSB(NARROW, 8, gated=False, dropout=0.0, bag_weight=1.0),
     DSMIL(NARROW, query=8, query_layers=1, values=8, dropout=0.25, compat="authors"),
     PatchGCN(width=8, attention=8, compat="torchmil"),
+    GTP(width=8, convolution="gat", clusters=4, layers=1, heads=2),
     DeepAttnMISL(2, False, (8,), (8,), 8, True, (8,), 0.25, "all"),
     DTFD("MaxMinS", pseudo_bags=3, selected=2, width=16, residual_blocks=1, attention=8, dropout=0.1),
     Transformer(width=16, heads=2, mlp=8, pooling="mean", alibi="learned", dropout=0.1, at_once=20),
+    MambaMIL("bimamba", layers=2, width=16, states=4, attention=8, activation="relu"),
+    MambaMIL("srmamba", rate=4, layers=1, width=16, states=4, attention=8, compat="authors", at_once=1),
+    PSDeVCEM(width=16, attention=8, head=8, supervision="cosine", dropout=0.25),
 ]
 
 
@@ -117,6 +123,8 @@ NARROWED = {
     SmoothABMIL: SmoothABMIL(encoder=(8,), attention=4),
     ProbSmoothABMIL: ProbSmoothABMIL(3, 4, encoder=(8,), attention=4, dropout=0.25),
     SumOfPatches: SumOfPatches(patches=4, width=16),
+    GTP: GTP(width=8, clusters=4, layers=1, heads=2),
+    PSDeVCEM: PSDeVCEM(width=16, blocks=1, attention=8, head=8),
 }
 
 
@@ -151,6 +159,8 @@ LONG = {
     "Perceiver",
     "SmoothABMIL",
     "ProbSmoothABMIL",
+    "GTP",
+    "PSDeVCEM",
 }
 """Whose compilation takes longest: slow tests."""
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from milkit.errors import ConfigError, DataError
-from milkit.models import SmABMIL, SmTransformerABMIL
+from milkit.models import ProbSmoothABMIL, SmABMIL, SmoothABMIL, SmTransformerABMIL
 from milkit.testing.model_battery import check_permutation
 from milkit.types import Bags
 
@@ -76,6 +76,10 @@ def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
         (lambda: SmABMIL(dropout=0.5), "has none"),
         (lambda: SmTransformerABMIL(width=10, heads=4), "width"),
         (lambda: SmTransformerABMIL(layers=0), "layers is 0"),
+        (lambda: SmoothABMIL(bag_weight=0.0), "bag_weight is 0"),
+        (lambda: SmoothABMIL(dropout=0.5), "has none"),
+        (lambda: ProbSmoothABMIL(draws=0), "draws is 0"),
+        (lambda: ProbSmoothABMIL(dropout=0.5), "has none"),
     ],
 )
 def test_contradictions_are_refused(make, message):
