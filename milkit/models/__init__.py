@@ -21,6 +21,7 @@ from milkit.models.lin2023 import IBMIL
 from milkit.models.lu2021 import CLAMMB, CLAMSB
 from milkit.models.mohammed2020 import PSDeVCEM
 from milkit.models.pooling import EmbeddingPooling, InstancePooling
+from milkit.models.ren2023 import IIBMIL
 from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.schaumberg2020 import SumOfPatches
 from milkit.models.shao2021 import TransMIL
@@ -83,6 +84,7 @@ Model = (
     | SumOfPatches
     | GTP
     | PSDeVCEM
+    | IIBMIL
 )
 
 __all__ = [
@@ -94,6 +96,7 @@ __all__ = [
     "DTFD",
     "GTP",
     "IBMIL",
+    "IIBMIL",
     "ILRA",
     "MHIM",
     "RRT",

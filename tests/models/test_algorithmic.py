@@ -288,6 +288,7 @@ NOT_YET = {
     "SumOfPatches",
     "GTP",
     "PSDeVCEM",
+    "IIBMIL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -14,6 +14,7 @@ from milkit.models import (
     DTFD,
     GTP,
     IBMIL,
+    IIBMIL,
     ILRA,
     RRT,
     S4MIL,
@@ -33,19 +34,19 @@ from milkit.models import (
     LossAttention,
     MambaMIL,
     Model,
+    PSDeVCEM,
     PatchCNN,
     PatchGCN,
     Perceiver,
     ProbSmoothABMIL,
-    PSDeVCEM,
     QueryPooling,
     SmABMIL,
-    SmoothABMIL,
     SmTransformerABMIL,
+    SmoothABMIL,
     SumOfPatches,
+    TransMIL,
     Transformer,
     TransformerABMIL,
-    TransMIL,
     WiKG,
 )
 from milkit.testing.model_battery import CHECKS, check_all
@@ -125,6 +126,7 @@ NARROWED = {
     SumOfPatches: SumOfPatches(patches=4, width=16),
     GTP: GTP(width=8, clusters=4, layers=1, heads=2),
     PSDeVCEM: PSDeVCEM(width=16, blocks=1, attention=8, head=8),
+    IIBMIL: IIBMIL(width=8, stages=1, hidden=8, questions=2, layers=1, heads=2),
 }
 
 
@@ -161,6 +163,7 @@ LONG = {
     "ProbSmoothABMIL",
     "GTP",
     "PSDeVCEM",
+    "IIBMIL",
 }
 """Whose compilation takes longest: slow tests."""
 
