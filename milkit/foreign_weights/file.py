@@ -1,6 +1,7 @@
 """A checkpoint of others read: its arrays, what stood around them, and nothing run that it may hold."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,9 @@ def _read_torch(path: Path) -> Any:
             ".safetensors file where PyTorch is installed (docs/weights.md)."
         ) from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of torch and of pickle, many kinds
         text = " ".join(str(error).split())
         if "GLOBAL" in text or "TorchScript" in text:

@@ -162,6 +162,8 @@ def _signed(value: float) -> str:
 
 def _against(source: Source) -> list[Block]:
     against = source.results["against_study"]
+    if not against:  # imported weights: no study is known
+        return []
     rows = []
     for name, row in against.items():
         label = metric_label(name) + (" ↓" if lower_is_better(name) else "")
