@@ -194,6 +194,10 @@ class NystromAttention(nnx.Module):
         first = self._softmax(self._queries(x[:, :1]), keys, cut.used, mask[:, :1])
         return y.astype(x.dtype), self._weights(x, mask, queries, first @ inverse, log_total, cut)
 
+    def values(self, x: Float[Array, "b n d"]) -> Float[Array, "b n f"]:
+        """The values of each token, heads side by side, before anything is gathered."""
+        return _joined(self._part(x, 2))
+
     def _part(self, x: Float[Array, "b c d"], i: int) -> Float[Array, "b h c e"]:
         """Queries (0), keys (1) or values (2) of each head, in float32 at least."""
         kernel = jnp.split(self.qkv.kernel[...], 3, 1)[i]

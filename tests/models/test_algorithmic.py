@@ -289,6 +289,7 @@ NOT_YET = {
     "GTP",
     "PSDeVCEM",
     "IIBMIL",
+    "MHIM",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -16,6 +16,7 @@ from milkit.models import (
     IBMIL,
     IIBMIL,
     ILRA,
+    MHIM,
     RRT,
     S4MIL,
     SAABMIL,
@@ -127,6 +128,7 @@ NARROWED = {
     GTP: GTP(width=8, clusters=4, layers=1, heads=2),
     PSDeVCEM: PSDeVCEM(width=16, blocks=1, attention=8, head=8),
     IIBMIL: IIBMIL(width=8, stages=1, hidden=8, questions=2, layers=1, heads=2),
+    MHIM: MHIM(width=16, attention=8, merged=2, merge_heads=2, merge_head_width=8),
 }
 
 
@@ -164,6 +166,7 @@ LONG = {
     "GTP",
     "PSDeVCEM",
     "IIBMIL",
+    "MHIM",
 }
 """Whose compilation takes longest: slow tests."""
 
