@@ -4,6 +4,7 @@
 saved experiments and the tests' parametrisation come. A new model is one file and one name here.
 """
 
+from milkit.models.bag_of_words import BagOfWords
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.castromacias2024 import SmABMIL, SmTransformerABMIL
 from milkit.models.castromacias2025 import ProbSmoothABMIL
@@ -85,6 +86,7 @@ Model = (
     | GTP
     | PSDeVCEM
     | IIBMIL
+    | BagOfWords
 )
 
 __all__ = [
@@ -107,6 +109,7 @@ __all__ = [
     "BagNet",
     "BagNetDS",
     "BagNetRC",
+    "BagOfWords",
     "BagStatistics",
     "Chowder",
     "DeepAttnMISL",

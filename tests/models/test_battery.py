@@ -24,6 +24,7 @@ from milkit.models import (
     AdditiveMIL,
     BagNet,
     BagNetDS,
+    BagOfWords,
     BagStatistics,
     Chowder,
     DeepAttnMISL,
@@ -35,19 +36,19 @@ from milkit.models import (
     LossAttention,
     MambaMIL,
     Model,
-    PSDeVCEM,
     PatchCNN,
     PatchGCN,
     Perceiver,
     ProbSmoothABMIL,
+    PSDeVCEM,
     QueryPooling,
     SmABMIL,
-    SmTransformerABMIL,
     SmoothABMIL,
+    SmTransformerABMIL,
     SumOfPatches,
-    TransMIL,
     Transformer,
     TransformerABMIL,
+    TransMIL,
     WiKG,
 )
 from milkit.testing.model_battery import CHECKS, check_all
@@ -82,6 +83,9 @@ OTHER_PARAMETERS = [
     PatchGCN(width=8, attention=8, compat="torchmil"),
     GTP(width=8, convolution="gat", clusters=4, layers=1, heads=2),
     DeepAttnMISL(2, False, (8,), (8,), 8, True, (8,), 0.25, "all"),
+    BagOfWords(8, "trained", head=(8,)),
+    BagOfWords(8, "kmeans", "vlad"),
+    BagOfWords(8, "trained", "vlad"),
     DTFD("MaxMinS", pseudo_bags=3, selected=2, width=16, residual_blocks=1, attention=8, dropout=0.1),
     Transformer(width=16, heads=2, mlp=8, pooling="mean", alibi="learned", dropout=0.1, at_once=20),
     MambaMIL("bimamba", layers=2, width=16, states=4, attention=8, activation="relu"),
@@ -129,6 +133,7 @@ NARROWED = {
     PSDeVCEM: PSDeVCEM(width=16, blocks=1, attention=8, head=8),
     IIBMIL: IIBMIL(width=8, stages=1, hidden=8, questions=2, layers=1, heads=2),
     MHIM: MHIM(width=16, attention=8, merged=2, merge_heads=2, merge_head_width=8),
+    BagOfWords: BagOfWords(words=16),
 }
 
 
