@@ -11,7 +11,7 @@ from milkit.foreign_weights import ilse2018, li2021, lu2021, shao2021, xiang2023
 from milkit.foreign_weights.names import Found, Shapes
 from milkit.models import ABMIL, ACMIL, CLAMMB, CLAMSB, DSMIL, DTFD, ILRA, TransMIL
 
-AUTHORS, MIL_LAB, TORCHMIL = "its authors' code", "MIL-Lab", "torchmil"
+AUTHORS, MIL_LAB, TORCHMIL = "the authors' code", "MIL-Lab", "torchmil"
 
 
 @dataclass(frozen=True)

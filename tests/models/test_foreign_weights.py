@@ -240,7 +240,7 @@ def test_files_that_are_no_weights(tmp_path, arrays):
 
 def test_a_file_of_another_model_is_told_apart(shared, tmp_path):
     weights = Reference(shared, "transmil").weights
-    with pytest.raises(DataError, match=r"looks like TransMIL \(its authors' code\): name that model. It has: _fc1.0"):
+    with pytest.raises(DataError, match=r"looks like TransMIL \(the authors' code\): name that model. It has: _fc1.0"):
         recognised("clam_sb", weights, "FILE")
     with pytest.raises(ConfigError, match="did you mean 'CLAMSB'"):
         recognised("CLAMS", weights, "FILE")
