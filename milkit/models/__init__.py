@@ -11,6 +11,7 @@ from milkit.models.castromacias2025 import ProbSmoothABMIL
 from milkit.models.chen2021 import PatchGCN
 from milkit.models.courtiol2018 import Chowder
 from milkit.models.fillioux2023 import S4MIL
+from milkit.models.fourkioti2024 import CAMIL
 from milkit.models.ilse2018 import ABMIL
 from milkit.models.ilse2018_images import PatchCNN
 from milkit.models.jaegle2021 import Perceiver
@@ -87,11 +88,13 @@ Model = (
     | PSDeVCEM
     | IIBMIL
     | BagOfWords
+    | CAMIL
 )
 
 __all__ = [
     "ABMIL",
     "ACMIL",
+    "CAMIL",
     "CLAMMB",
     "CLAMSB",
     "DSMIL",

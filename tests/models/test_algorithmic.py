@@ -291,6 +291,7 @@ NOT_YET = {
     "IIBMIL",
     "MHIM",
     "BagOfWords",
+    "CAMIL",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -8,6 +8,7 @@ import pytest
 from milkit.models import (
     ABMIL,
     ACMIL,
+    CAMIL,
     CLAMMB,
     CLAMSB,
     DSMIL,
@@ -134,6 +135,7 @@ NARROWED = {
     IIBMIL: IIBMIL(width=8, stages=1, hidden=8, questions=2, layers=1, heads=2),
     MHIM: MHIM(width=16, attention=8, merged=2, merge_heads=2, merge_head_width=8),
     BagOfWords: BagOfWords(words=16),
+    CAMIL: CAMIL(width=16, heads=2, landmarks=4, attention=8),
 }
 
 
@@ -172,6 +174,7 @@ LONG = {
     "PSDeVCEM",
     "IIBMIL",
     "MHIM",
+    "CAMIL",
 }
 """Whose compilation takes longest: slow tests."""
 

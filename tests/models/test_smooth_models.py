@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from milkit.errors import ConfigError, DataError
-from milkit.models import ProbSmoothABMIL, SmABMIL, SmoothABMIL, SmTransformerABMIL
+from milkit.models import CAMIL, ProbSmoothABMIL, SmABMIL, SmoothABMIL, SmTransformerABMIL
 from milkit.testing.model_battery import check_permutation
 from milkit.types import Bags
 
@@ -50,7 +50,9 @@ def test_shuffled_with_their_places_instances_give_the_same(config):
 
 
 @pytest.mark.parametrize(
-    "config", [SmABMIL(attention=4), SmTransformerABMIL(attention=4, width=8, heads=2)], ids=lambda c: type(c).__name__
+    "config",
+    [SmABMIL(attention=4), SmTransformerABMIL(attention=4, width=8, heads=2), CAMIL(8, 2, 4, attention=4)],
+    ids=lambda c: type(c).__name__,
 )
 def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -76,6 +78,7 @@ def test_places_matter_and_are_asked_for_and_given_neighbours_are_taken(config):
         (lambda: SmABMIL(dropout=0.5), "has none"),
         (lambda: SmTransformerABMIL(width=10, heads=4), "width"),
         (lambda: SmTransformerABMIL(layers=0), "layers is 0"),
+        (lambda: CAMIL(width=10, heads=4), "width"),
         (lambda: SmoothABMIL(bag_weight=0.0), "bag_weight is 0"),
         (lambda: SmoothABMIL(dropout=0.5), "has none"),
         (lambda: ProbSmoothABMIL(draws=0), "draws is 0"),
