@@ -23,6 +23,10 @@ TIES = 12
 the order of the tiles."""
 
 
+MOST_NEIGHBOURS = 1024
+"""That may be asked for."""
+
+
 @dataclass(frozen=True)
 class Nearest:
     """The k nearest tiles."""
@@ -32,7 +36,7 @@ class Nearest:
     """None: however far; else tiles further than this are no neighbours."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "neighbours", k="[1, 1024]", radius_um="(0, inf)")
+        check_fields(self, "neighbours", k=f"[1, {MOST_NEIGHBOURS}]", radius_um="(0, inf)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Within:
     most: int = 32
 
     def __post_init__(self) -> None:
-        check_fields(self, "neighbours", radius_um="(0, inf)", most="[1, 1024]")
+        check_fields(self, "neighbours", radius_um="(0, inf)", most=f"[1, {MOST_NEIGHBOURS}]")
 
 
 Neighbours = Nearest | OnGrid | Within

@@ -11,11 +11,13 @@ import numpy as np
 
 from milkit.data.batches import ladder, train_layout
 from milkit.data.covariates import affine
+from milkit.data.neighbours import Nearest, neighbours_of
 from milkit.data.protocol import Plan, Split
 from milkit.data.protocol.labels import FewLabels, few_label_splits
 from milkit.data.study import UNKNOWN, Study
 from milkit.errors import ConfigError, DataError
 from milkit.execute.chunking import instances_at_once
+from milkit.execute.graphs import nearest_wanted
 from milkit.execute.inputs import check_inputs
 from milkit.execute.memory import Memory, check_fits, memory_of, stream_engine, streamed
 from milkit.execute.spreading import GROUP_BYTES, default_width, spread_of
@@ -232,8 +234,8 @@ def measured_unit(study: Study, slide_labels: bool) -> Literal["patient", "slide
     return "slide" if study.unit == "slide" and slide_labels else "patient"
 
 
-def pack(study: Study) -> Packed:
-    """All bags end to end on the device.
+def pack(study: Study, nearest: Nearest | None = None) -> Packed:
+    """All bags end to end on the device; with the neighbours that are asked for, where all bags have positions.
 
     Raises:
         DataError: they do not fit the machine's memory, or a bag has another width than the study says.
@@ -247,6 +249,7 @@ def pack(study: Study) -> Packed:
     x = np.empty((total, study.features), dtype)
     with_coords = all(b.coords_um is not None for b in bags)
     xy = np.empty((total, 2), np.float32) if with_coords else None
+    near = np.concatenate([neighbours_of(b, nearest) for b in bags]) if with_coords and nearest else None
     offsets = np.concatenate([[0], np.cumsum(study.lengths)[:-1]])
     for bag, at in zip(bags, offsets, strict=True):
         x[at : at + len(bag.x)] = bag.x
@@ -262,6 +265,7 @@ def pack(study: Study) -> Packed:
         covariates=None if study.covariates is None else jnp.asarray(study.covariates.values),
         sizes=None if study.sizes is None else jnp.asarray(study.sizes, jnp.int32),
         truth=None if study.pixel_truth is None else jnp.asarray(_packed_truth(study)),
+        neighbours=None if near is None else jnp.asarray(near),
     )
 
 
@@ -331,7 +335,8 @@ def _engine(
         return stream_engine(setup, data, ladder(study.lengths, rungs, smallest), study, plan, experiment.seed)
     evaluation = ladder(study.lengths, train.buckets if study.sizes is None else 1, smallest)
     spread = spread_of(experiment, study, width)
-    return Engine(setup, data or pack(study), layout, evaluation, study.lengths, experiment.seed, spread)
+    data = data or pack(study, nearest_wanted(variants(experiment)))
+    return Engine(setup, data, layout, evaluation, study.lengths, experiment.seed, spread)
 
 
 def scalers_of(

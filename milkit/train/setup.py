@@ -25,6 +25,8 @@ class Packed(NamedTuple):
         sizes: height and width of each image, [B, 2], where bags are images: their instances are pixels, row by row.
         truth: what each pixel is, uint8 [N] as in `milkit.data.study.Study.pixel_truth`, where masks of training images
             are handed out; else None. Models never see it.
+        neighbours: of each instance, as rows of its own bag, -1 for none, int32 [N, j], where a model works on a graph
+            of tiles; else None.
     """
 
     x: Any
@@ -35,6 +37,7 @@ class Packed(NamedTuple):
     covariates: Any = None
     sizes: Any = None
     truth: Any = None
+    neighbours: Any = None
 
 
 class Hyper(NamedTuple):

@@ -55,7 +55,16 @@ def gather(
     beside = None if data.covariates is None else standardised(hyper, data.covariates[index], weight)
     if at_once is not None and length > at_once:
         return LongBags(read, rows, mask, at_once, xy, beside)
-    return Bags(read(rows, mask), mask, xy, covariates=beside)
+    near = None
+    # where instances are left out, a model finds neighbours among those that are there
+    if data.neighbours is not None and not (key is not None and leaves_out(train)):
+        near = jnp.where(mask[..., None], jnp.take(data.neighbours, rows, axis=0, mode="clip"), -1)
+    return Bags(read(rows, mask), mask, xy, near, beside)
+
+
+def leaves_out(train: Train | None) -> bool:
+    """Whether training steps see parts of bags."""
+    return train is not None and (train.max_instances is not None or train.instance_dropout > 0.0)
 
 
 def scaled(hyper: Hyper, x: Num[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n d"]:
