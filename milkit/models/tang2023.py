@@ -263,9 +263,9 @@ class MHIMModule(nnx.Module):
             raise ConfigError("MHIM masks and merges at random in training; pass rngs=nnx.Rngs(key), or deterministic.")
         self.move_teacher(mask.any())
         teacher = self.net_of_teacher()
-        taught = teacher.project(bags.x, deterministic=False, rngs=rngs)
-        taught = teacher.see(taught, mask, mask, test, deterministic=test is not None, rngs=rngs)[0]
-        taught = jax.lax.stop_gradient(taught)
+        h = teacher.project(bags.x, deterministic=False, rngs=rngs)
+        seen, _ = teacher.see(h, mask, mask, test, deterministic=test is not None, rngs=rngs)
+        taught: Seen = jax.lax.stop_gradient(seen)
         left = mask & ~self.masking(taught.hard, mask, rngs)
         h = self.student.project(bags.x, deterministic=False, rngs=rngs)
         seen = self._learn(h, left, rngs)
