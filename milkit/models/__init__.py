@@ -6,6 +6,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 
 from milkit.models.bag_of_words import BagOfWords
 from milkit.models.bag_statistics import BagStatistics
+from milkit.models.blei2003 import TopicMixture
 from milkit.models.castromacias2024 import SmABMIL, SmTransformerABMIL
 from milkit.models.castromacias2025 import ProbSmoothABMIL
 from milkit.models.chen2021 import PatchGCN
@@ -28,6 +29,7 @@ from milkit.models.rymarczyk2021 import SAABMIL
 from milkit.models.schaumberg2020 import SumOfPatches
 from milkit.models.shao2021 import TransMIL
 from milkit.models.shi2020 import LossAttention
+from milkit.models.spatial_sparse import SpatialSparse
 from milkit.models.tang2023 import MHIM
 from milkit.models.tang2024 import RRT
 from milkit.models.transformer_abmil import TransformerABMIL
@@ -89,6 +91,8 @@ Model = (
     | IIBMIL
     | BagOfWords
     | CAMIL
+    | SpatialSparse
+    | TopicMixture
 )
 
 __all__ = [
@@ -133,7 +137,9 @@ __all__ = [
     "SmABMIL",
     "SmTransformerABMIL",
     "SmoothABMIL",
+    "SpatialSparse",
     "SumOfPatches",
+    "TopicMixture",
     "TransMIL",
     "Transformer",
     "TransformerABMIL",

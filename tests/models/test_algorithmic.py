@@ -292,6 +292,8 @@ NOT_YET = {
     "MHIM",
     "BagOfWords",
     "CAMIL",
+    "SpatialSparse",
+    "TopicMixture",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

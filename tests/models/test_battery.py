@@ -46,7 +46,9 @@ from milkit.models import (
     SmABMIL,
     SmoothABMIL,
     SmTransformerABMIL,
+    SpatialSparse,
     SumOfPatches,
+    TopicMixture,
     Transformer,
     TransformerABMIL,
     TransMIL,
@@ -92,6 +94,8 @@ OTHER_PARAMETERS = [
     MambaMIL("bimamba", layers=2, width=16, states=4, attention=8, activation="relu"),
     MambaMIL("srmamba", rate=4, layers=1, width=16, states=4, attention=8, compat="authors", at_once=1),
     PSDeVCEM(width=16, attention=8, head=8, supervision="cosine", dropout=0.25),
+    SmABMIL("late", "exact", encoder=(8,), attention=8),
+    SpatialSparse("topk", 2, 0.0, selector=8, encoder=(8,), attention=8, dropout=0.25),
 ]
 
 
@@ -136,6 +140,8 @@ NARROWED = {
     MHIM: MHIM(width=16, attention=8, merged=2, merge_heads=2, merge_head_width=8),
     BagOfWords: BagOfWords(words=16),
     CAMIL: CAMIL(width=16, heads=2, landmarks=4, attention=8),
+    SpatialSparse: SpatialSparse(encoder=(8,), selector=8, attention=8),
+    TopicMixture: TopicMixture(topics=6, words=16, rounds=5),
 }
 
 
@@ -175,6 +181,12 @@ LONG = {
     "IIBMIL",
     "MHIM",
     "CAMIL",
+    "SpatialSparse",
+    "TopicMixture",
+    "BagOfWords",
+    "DeepAttnMISL",
+    "SumOfPatches",
+    "DeepSets",
 }
 """Whose compilation takes longest: slow tests."""
 

@@ -26,7 +26,7 @@ POSITION_AWARE = {
     "ProbSmoothABMIL",
     "SumOfPatches",
     "GTP",
-    "PSDeVCEM", "CAMIL"}
+    "PSDeVCEM", "CAMIL", "SpatialSparse"}
 """Models for which the order or the places of instances matter."""
 BAGS = Bags.of([np.array([[1.0, -2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 0.0]], np.float32)])
 
