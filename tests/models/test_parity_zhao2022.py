@@ -1,5 +1,7 @@
 """SETMIL against arrays of torchmil 1.0.2 (its reshapes included), and the right one against plain numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from parity import Fixture, Reference, check_gradients, close, load, run
 
 from milkit.errors import ConfigError, DataError
 from milkit.models.zhao2022 import SETMIL, bucket_of, frequencies
+from milkit.nn.row_blocks import in_row_blocks
 from milkit.types import Bags
 
 
@@ -171,9 +174,10 @@ class InNumpy:
         return self.layer(m.classifier, self.norm(m.norm, x)[0]), rows
 
 
-@pytest.mark.parametrize(("relative", "tile_um"), [("euclidean", 0.0), ("product", 112.0)])
-def test_the_right_one_in_numpy(relative, tile_um):
-    """Bags of 6, 1 and 4 tiles far apart on grids of 112 micrometres, with padding between them and beyond."""
+@pytest.mark.parametrize(("relative", "tile_um", "at_once"), [("euclidean", 0.0, 1300), ("product", 112.0, 1 << 24)])
+def test_the_right_one_in_numpy(relative, tile_um, at_once, monkeypatch):
+    """Bags of 6, 1 and 4 tiles on grids of 112 micrometres; windows two tiles at a time and queries five, or all."""
+    monkeypatch.setattr("milkit.models.zhao2022.in_row_blocks", functools.partial(in_row_blocks, at_once=at_once))
     config = SETMIL(tile_um, 8, (3, 5), 8, 2, 2, 4, relative)
     module, rng = config.build(5, 2, rngs=nnx.Rngs(0)), np.random.default_rng(0)
     for layer in module.layers:
