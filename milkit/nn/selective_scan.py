@@ -3,7 +3,7 @@
 A channel's state h, of a few numbers, follows h_t = exp(dt_t A) h_(t-1) + dt_t B_t u_t and is read as y_t = C_t h_t +
 D u_t, where dt_t, B_t and C_t are linear in what came in. Sequences are taken in chunks, with one state from chunk to
 chunk, and a chunk is computed again for the gradient. So the states of a whole sequence (its length times channels
-times state) are never held.
+times state) are never held, nor are the projections around the scan.
 
 References:
     Gu & Dao (2023, arXiv:2312.00752), Mamba: linear-time sequence modeling with selective state spaces, section 3.
@@ -28,6 +28,10 @@ SHORTEST_STEP, LONGEST_STEP = 0.001, 0.1
 """Between which dt starts where nothing comes in, as Mamba's authors have it."""
 
 
+Carry = tuple[Float[Array, "b d s"], Float[Array, "b k d"]]
+"""The state, and the last inputs that the convolution still sees."""
+
+
 class SelectiveScan(nnx.Module):
     """A causal convolution over a few places with SiLU, the selective scan, and a gate SiLU(z).
 
@@ -37,7 +41,6 @@ class SelectiveScan(nnx.Module):
         kernel: places that the convolution sees, an instance's own the last.
         rank: width through which dt is computed.
         step_starts_at_zero: whether the bias of dt, before its softplus, starts at 0 instead of at Mamba's values.
-        at_once: numbers of the states of a chunk.
     """
 
     def __init__(
@@ -49,10 +52,9 @@ class SelectiveScan(nnx.Module):
         rank: int,
         rngs: nnx.Rngs,
         step_starts_at_zero: bool = False,
-        at_once: int = AT_ONCE,
     ):
         key, bound = rngs.params, kernel**-0.5  # torch's convolution of a channel with itself
-        self.states, self.rank, self.at_once = states, rank, at_once
+        self.states, self.rank = states, rank
         self.taps = nnx.Param(jax.random.uniform(key(), (kernel, channels), minval=-bound, maxval=bound))
         self.tap_bias = nnx.Param(jax.random.uniform(key(), (channels,), minval=-bound, maxval=bound))
         self.select = linear(channels, rank + 2 * states, rngs=rngs, init="glorot", use_bias=False)
@@ -64,30 +66,18 @@ class SelectiveScan(nnx.Module):
         self.log_decay = nnx.Param(jnp.log(jnp.broadcast_to(jnp.arange(1.0, states + 1), (channels, states))))
         self.skip = nnx.Param(jnp.ones(channels))
 
-    def __call__(self, x: Float[Array, "b l d"], z: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        """Read x, gated by z, from the front of the rows; what is behind a sequence's end changes nothing before it."""
-        b, length, channels = x.shape
-        # so many places that the states kept between chunks need no more than one array of the sequence
-        places = max(self.at_once // (b * channels * self.states), self.states)
-        chunks = max(-(-length // places), 1)
-        start = (
-            jnp.zeros((b, channels, self.states), jnp.promote_types(x.dtype, jnp.float32)),
-            jnp.zeros((b, self.taps.shape[0] - 1, channels), x.dtype),
-        )
-        if chunks == 1:
-            return self._chunk(start, (x, z))[1]
+    def start(self, b: int, dtype: Any) -> Carry:
+        """Before the first place: no state, nothing seen."""
+        before, channels = self.taps.shape[0] - 1, self.taps.shape[1]
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return jnp.zeros((b, channels, self.states), wide), jnp.zeros((b, before, channels), dtype)
 
-        def split(a: Float[Array, "b l d"]) -> Float[Array, "q b m d"]:
-            m = -(-length // chunks)
-            return jnp.moveaxis(jnp.pad(a, ((0, 0), (0, chunks * m - length), (0, 0))).reshape(b, chunks, m, -1), 1, 0)
+    def __call__(self, carry: Carry, both: Float[Array, "b m 2*d"]) -> tuple[Carry, Float[Array, "b m d"]]:
+        """Read x and its gate z, side by side, from where `carry` left off; also the carry after them.
 
-        step = jax.checkpoint(self._chunk, prevent_cse=False)  # a scan merges nothing with its forward pass
-        y = jax.lax.scan(step, start, (split(x), split(z)))[1]
-        return jnp.moveaxis(y, 0, 1).reshape(b, -1, channels)[:, :length]
-
-    def _chunk(self, carry: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[Any, Float[Array, "b m d"]]:
-        """(the state, the last inputs), (x, z) -> (both after the chunk), y."""
-        (state, last), (x, z) = carry, chunk
+        What is behind a sequence's end changes nothing before it.
+        """
+        (state, last), (x, z) = carry, jnp.split(both, 2, -1)
         m, wide = x.shape[1], state.dtype
         seen = jnp.concatenate([last, x], 1)
         taps = self.taps[...]
@@ -109,7 +99,8 @@ class Mamba(nnx.Module):
         states, kernel: see `SelectiveScan`.
         expand: channels of the scans, as a multiple of `width`.
         scans: how many, each with weights of its own.
-        step_starts_at_zero, at_once: see `SelectiveScan`.
+        step_starts_at_zero: see `SelectiveScan`.
+        at_once: numbers of the states of a chunk.
     """
 
     def __init__(
@@ -124,7 +115,7 @@ class Mamba(nnx.Module):
         step_starts_at_zero: bool = False,
         at_once: int = AT_ONCE,
     ):
-        channels = expand * width
+        channels, self.at_once = expand * width, at_once
         self.into = linear(width, 2 * channels, rngs=rngs, init="glorot", use_bias=False)
         self.scans = nnx.List(
             [
@@ -135,7 +126,6 @@ class Mamba(nnx.Module):
                     rank=math.ceil(width / 16),  # Mamba's "auto"
                     rngs=rngs,
                     step_starts_at_zero=step_starts_at_zero,
-                    at_once=at_once,
                 )
                 for _ in range(scans)
             ]
@@ -149,9 +139,39 @@ class Mamba(nnx.Module):
             h: the sequences, 0 behind their end.
             orders: the order in which each scan reads them, None as they stand.
         """
-        both, total = self.into(h), jnp.zeros((), h.dtype)
-        for scan, order in zip(self.scans, orders, strict=True):
-            x, z = jnp.split(both if order is None else order.read(both), 2, -1)
-            y = scan(x, z)
-            total = total + (y if order is None else order.undo(y))
-        return self.out(total)
+        places, (b, n, _) = self._places(len(h)), h.shape
+        if n <= places:  # one projection serves all scans
+            both, total = self.into(h), jnp.zeros((), h.dtype)
+            for scan, order in zip(self.scans, orders, strict=True):
+                _, y = scan(scan.start(b, both.dtype), both if order is None else order.read(both))
+                total = total + (y if order is None else order.undo(y))
+            return self.out(total)
+        found = [
+            self._in_chunks(scan, h, places)
+            if order is None
+            else order.undo(self._in_chunks(scan, order.read(h), places))
+            for scan, order in zip(self.scans, orders, strict=True)
+        ]
+        return sum(found[1:], found[0])
+
+    def _places(self, b: int) -> int:
+        """Of a chunk: at least so many that the states between chunks need no more than an array of the sequence."""
+        channels, states = self.scans[0].taps.shape[1], self.scans[0].states
+        return max(self.at_once // (b * channels * states), states)
+
+    def _in_chunks(self, scan: SelectiveScan, h: Float[Array, "b l e"], places: int) -> Float[Array, "b l e"]:
+        """One scan with its projections there and back: nothing wider than the sequence itself is kept of it."""
+        b, length, width = h.shape
+        chunks = -(-length // places)
+        m = -(-length // chunks)
+
+        def chunk(carry: Carry, h: Float[Array, "b m e"]) -> tuple[Carry, Float[Array, "b m e"]]:
+            carry, y = scan(carry, self.into(h))
+            return carry, self.out(y)
+
+        dtype = jax.eval_shape(self.into, h[:, :1]).dtype
+        filled = jnp.pad(h, ((0, 0), (0, chunks * m - length), (0, 0))).reshape(b, chunks, m, width)
+        # a scan merges nothing with its forward pass, so no barriers
+        step = jax.checkpoint(chunk, prevent_cse=False)
+        y = jax.lax.scan(step, scan.start(b, dtype), jnp.moveaxis(filled, 1, 0))[1]
+        return jnp.moveaxis(y, 0, 1).reshape(b, -1, width)[:, :length]

@@ -9,7 +9,7 @@ from parity import GRADIENT_TOLERANCE, Fixture, Reference, close, fill, partners
 from scipy.special import expit
 
 from milkit.models.yang2024 import MambaMIL
-from milkit.nn.selective_scan import SelectiveScan
+from milkit.nn.selective_scan import Mamba, SelectiveScan
 from milkit.types import Bags
 
 WEIGHTS = {"_fc1.0": "encoder", "classifier": "classifier", "attention.0": "pool/tanh"}
@@ -152,11 +152,12 @@ def test_by_default_strides_hold_instances_only():
 
 
 def test_a_long_sequence_in_chunks_is_the_scan_place_by_place():
-    layer = SelectiveScan(5, 3, kernel=4, rank=2, rngs=nnx.Rngs(0), at_once=5 * 3 * 2 * 32)
-    x, z = np.random.default_rng(0).normal(size=(2, 2, 701, 5)).astype(np.float32)
-    y = nnx.jit(lambda layer, x, z: layer(x, z))(layer, jnp.asarray(x), jnp.asarray(z))
+    layer = Mamba(5, 3, kernel=4, expand=1, scans=1, rngs=nnx.Rngs(0), at_once=5 * 3 * 2 * 32)
+    h = np.random.default_rng(0).normal(size=(2, 701, 5)).astype(np.float32)
+    y = nnx.jit(lambda layer, h: layer(h, [None]))(layer, jnp.asarray(h))
     for i, end in ((0, 701), (1, 350)):
-        close(y[i, :end], scan(layer, np.float64(x[i, :end]), np.float64(z[i, :end])))
+        x, z = np.split(h[i, :end] @ np.float64(layer.into.kernel[...]), 2, 1)
+        close(y[i, :end], scan(layer.scans[0], x, z) @ np.float64(layer.out.kernel[...]))
 
 
 def test_steps_start_as_in_mamba_or_as_in_the_authors_code():
