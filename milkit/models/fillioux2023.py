@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
@@ -73,9 +73,12 @@ class S4MILModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits, the maxima, and what the classifier says of each place of the sequence."""
-        states = self.stages(bags, deterministic=deterministic, rngs=rngs)["states"]
-        pooled = masked_max(states, bags.mask)
-        alone = jnp.where(bags.mask[..., None], self.classifier(states), 0)
+        return self.read(self.stages(bags, deterministic=deterministic, rngs=rngs), bags.mask)
+
+    def read(self, stages: dict[str, Float[Array, "b n e"]], mask: Bool[Array, "b n"]) -> Output:
+        """What `stages` say of the bags."""
+        pooled = masked_max(stages["states"], mask)
+        alone = jnp.where(mask[..., None], self.classifier(stages["states"]), 0)
         return Output(self.classifier(pooled), instance_logits=alone, embedding=pooled)
 
     def stages(

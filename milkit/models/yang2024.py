@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from milkit.fields import check_fields
 from milkit.nn import AttentionPool, dropout_or_none, linear
@@ -109,10 +109,14 @@ class MambaMILModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """Logits, attention, the pooled embedding, and the classifier's answer to each place of the sequence."""
-        h = self.stages(bags, deterministic=deterministic, rngs=rngs)["normed"]
-        pooled, attention = self.pool(h, bags.mask)
+        return self.read(self.stages(bags, deterministic=deterministic, rngs=rngs), bags.mask)
+
+    def read(self, stages: dict[str, Float[Array, "b n e"]], mask: Bool[Array, "b n"]) -> Output:
+        """What `stages` say of the bags."""
+        h = stages["normed"]
+        pooled, attention = self.pool(h, mask)
         embedding = pooled[:, 0]
-        alone = jnp.where(bags.mask[..., None], self.classifier(h), 0)
+        alone = jnp.where(mask[..., None], self.classifier(h), 0)
         return Output(self.classifier(embedding), attention, instance_logits=alone, embedding=embedding)
 
     def stages(

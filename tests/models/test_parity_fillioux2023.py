@@ -45,8 +45,9 @@ def everything(module, bags, cotangent):
 
     def value(params, x):
         module, own = nnx.merge(graph, params, rest), Bags(x, bags.mask)
-        output = module(own)
-        return (output.logits * cotangent).sum(), (output, module.stages(own))
+        stages = module.stages(own)
+        output = module.read(stages, own.mask)
+        return (output.logits * cotangent).sum(), (output, stages)
 
     (grad_w, grad_x), said = jax.jit(jax.grad(value, (0, 1), has_aux=True))(params, bags.x)
     by_path = {"/".join(map(str, p)): np.asarray(leaf[...]) for p, leaf in nnx.to_flat_state(grad_w)}
