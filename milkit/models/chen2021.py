@@ -29,9 +29,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from milkit.fields import check_fields
 from milkit.nn import MLP, AttentionPool, dropout_or_none, linear
-from milkit.nn.graph import AT_ONCE, attend, gather, neighbours_of
+from milkit.nn.graph import neighbour_softmax, neighbours_of
 from milkit.nn.masked import masked_softmax
-from milkit.nn.row_blocks import in_row_blocks
 from milkit.nn.running import weighted_sum
 from milkit.nn.smooth import Edges, adjacent, edges_of
 from milkit.types import Bags, Output
@@ -100,14 +99,7 @@ class GENConv(nnx.Module):
         self, h: Float[Array, "b n e"], index: Int[Array, "b n j"], exists: Bool[Array, "b n j"]
     ) -> Float[Array, "b n e"]:
         """The convolution; a tile without neighbours hears 0."""
-        message, temperature = jax.nn.relu(h) + SMALLEST_MESSAGE, self.temperature[...]
-
-        def of_rows(rows: tuple[Array, Array]) -> Array:
-            said = gather(message, rows[0])
-            weight = attend(said * temperature, rows[1])
-            return (weight * said).sum(2).astype(h.dtype)
-
-        heard = in_row_blocks(of_rows, (index, exists), index.shape[2] * h.shape[2], AT_ONCE)
+        heard = neighbour_softmax(jax.nn.relu(h) + SMALLEST_MESSAGE, self.temperature[...], index, exists)
         return self.narrow(jax.nn.relu(self.norm(self.wide(h + heard))))
 
 

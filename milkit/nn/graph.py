@@ -141,6 +141,44 @@ def neighbour_max(
     return jnp.where(exists.any(2)[..., None], top, 0).astype(h.dtype)
 
 
+def neighbour_softmax(
+    h: Float[Array, "b n e"], sharpness: Float[Array, "1"], index: Int[Array, "b n j"], exists: Bool[Array, "b n j"]
+) -> Float[Array, "b n e"]:
+    """Mean over the neighbours, feature by feature, weighted by a softmax of `sharpness` times the values themselves.
+
+    Sharpness 0 is the mean, much of it the maximum; 0 where there are no neighbours. As in `neighbour_sum` it takes one
+    neighbour of all instances at a time.
+
+    References:
+        Li, Xiong, Thabet & Ghanem (2020, arXiv:2006.07739), definition 2.
+    """
+    wide = jnp.promote_types(h.dtype, jnp.float32)
+    sharp = sharpness.astype(wide)
+    columns = (jnp.moveaxis(index, 2, 0), jnp.moveaxis(exists, 2, 0))
+
+    def read(column: tuple[Array, Array]) -> tuple[Array, Array]:
+        where, there = column
+        said = jnp.take_along_axis(h, jnp.maximum(where, 0)[..., None], 1).astype(wide)
+        return said, jnp.where(there[..., None], sharp * said, -jnp.inf)
+
+    def highest(peak: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+        return jnp.maximum(peak, read(column)[1]), None
+
+    def add(carry: tuple[Array, Array], column: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        said, score = read(column)
+        weight = jnp.exp(score - peak)
+        return (carry[0] + weight, carry[1] + weight * said), None
+
+    # what is taken out of the exponential cancels, so it needs no gradient
+    start = jnp.full(h.shape, -jnp.inf, wide)
+    peak = jax.lax.stop_gradient(jax.lax.scan(highest, start, columns)[0])
+    peak = jnp.where(exists.any(2)[..., None], peak, 0)
+    nothing = jnp.zeros(h.shape, wide)
+    again = jax.checkpoint(add, prevent_cse=False)
+    total, heard = jax.lax.scan(again, (nothing, nothing), columns)[0]
+    return (heard / jnp.where(total > 0, total, 1)).astype(h.dtype)
+
+
 def attend(scores: Float[Array, "b m j k"], exists: Bool[Array, "b m j"]) -> Float[Array, "b m j k"]:
     """Softmax over the neighbours, at least in float32: 0 on what does not exist, all 0 where there are none."""
     wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))

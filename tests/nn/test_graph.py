@@ -11,7 +11,15 @@ from milkit.bag import Bag
 from milkit.data.neighbours import Nearest
 from milkit.data.neighbours import neighbours_of as on_the_host
 from milkit.errors import DataError
-from milkit.nn.graph import as_graph, attend, neighbour_max, neighbour_mean, neighbour_sum, neighbours_of
+from milkit.nn.graph import (
+    as_graph,
+    attend,
+    neighbour_max,
+    neighbour_mean,
+    neighbour_softmax,
+    neighbour_sum,
+    neighbours_of,
+)
 from milkit.types import Bags
 
 LENGTHS = (23, 1, 5, 40)
@@ -137,3 +145,37 @@ def test_attention_sums_to_one_over_what_exists(graph):
     there = np.asarray(exists)[i, j]
     e = np.exp(np.asarray(scores, np.float64)[i, j, there])
     np.testing.assert_allclose(weight[i, j, there], e / e.sum(0), rtol=1e-5)
+
+
+def test_softmax_of_the_values_themselves(graph):
+    """Values, also steep ones, and the gradients against finite differences of the same in float64."""
+    h, index, exists = graph
+    hand = (np.asarray(index), np.asarray(exists))
+
+    def mean(found, sharp):
+        weight = np.exp(sharp * (found - found.max(0)))
+        return (weight * found).sum(0) / weight.sum(0)
+
+    for sharp in (0.0, 1.5, 200.0):
+        got = neighbour_softmax(jnp.asarray(h), jnp.array([sharp]), index, exists)
+        np.testing.assert_allclose(got, by_hand(h, *hand, lambda found, s=sharp: mean(found, s)), atol=1e-5)
+
+    turn = np.random.default_rng(3).normal(size=h.shape)
+
+    def value(h, sharp):
+        return (neighbour_softmax(h, sharp, index, exists) * turn).sum()
+
+    grad_h, grad_sharp = jax.jit(jax.grad(value, (0, 1)))(jnp.asarray(h), jnp.array([1.5]))
+
+    def exact(h, sharp):
+        return (by_hand(h, *hand, lambda found: mean(found, sharp)) * turn).sum()
+
+    step = 1e-5
+    wide = h.astype(np.float64)
+    slope = (exact(wide, 1.5 + step) - exact(wide, 1.5 - step)) / (2 * step)
+    np.testing.assert_allclose(grad_sharp[0], slope, rtol=1e-4)
+    for place in ((0, 0, 0), (0, 7, 3), (1, 2, 1)):
+        moved = np.zeros(h.shape)
+        moved[place] = step
+        slope = (exact(wide + moved, 1.5) - exact(wide - moved, 1.5)) / (2 * step)
+        np.testing.assert_allclose(grad_h[place], slope, rtol=1e-4, atol=1e-6)
