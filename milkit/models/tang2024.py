@@ -16,6 +16,8 @@ found. A layer is x + attention(norm(x)), with `feed_forward` followed by x + ML
 Read in the authors' code, and kept in both: a representative's share of an instance is scaled to run from 0 to 1 within
 a region, and is 0 where all of a region's shares are equal. So CR-MSA adds nothing at all to a region of one instance;
 with the authors' 8 regions a side that is every bag of up to 64 instances, for which `cross_regions` should be smaller.
+Of two instances in a region one gets all of the shares' range and the other nothing, so that in very small regions a
+change of rounding can turn a result over (bfloat16); with a dozen in a region it does not.
 CR-MSA has 8 regions a side in the authors' code whatever R-MSA has, and no EPEG.
 
 Memory is linear in the instances but for the scores of the regions that are at hand: regions x regions of them hold

@@ -14,7 +14,8 @@ from milkit.errors import ConfigError
 from milkit.execute.prepare import prepare
 from milkit.models import MHIM
 from milkit.models.tang2023 import distance
-from milkit.models.tang2023_parts import Masking, highest, in_front, shares
+from milkit.models.tang2023_parts import Masking, highest, in_front, shares, sure_of_a_class
+from milkit.nn import linear
 from milkit.train.config import Sgd, Train
 from milkit.types import Bags, Batch
 
@@ -233,6 +234,13 @@ def test_heads_vote_and_the_best_ranks_break_ties():
     assert highest(values, mask, jnp.asarray([1])).tolist() == [
         [False, False, True, False]
     ]  # a vote each; ranks 3, 0, 1
+
+
+def test_one_logit_is_as_sure_as_two_classes_of_the_same_difference():
+    two, one = (linear(3, c, rngs=nnx.Rngs(0)) for c in (2, 1))
+    one.kernel[...] = two.kernel[...][:, 1:] - two.kernel[...][:, :1]
+    weighted = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 3)).astype(np.float32))
+    np.testing.assert_allclose(sure_of_a_class(one, weighted), sure_of_a_class(two, weighted), rtol=1e-5)
 
 
 def test_holes_close_up():

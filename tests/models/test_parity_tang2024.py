@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from parity import GRADIENT_TOLERANCE, Fixture, Reference, bags_of, check_gradients, close, load
+from scipy.signal import correlate2d
 
 from milkit.errors import ConfigError
 from milkit.models import RRT, tang2024
+from milkit.nn.instance_ppeg import on_instances
+from milkit.nn.ppeg import PPEG
 from milkit.nn.regions import regions_of
 from milkit.types import Bags
 
@@ -253,6 +256,28 @@ def test_regions_by_hand():
     assert regions.inside.sum((1, 2)).tolist() == [16, 4]
     assert regions.places[0].tolist() == [0, 1, 4, 5, 2, -1, -1, -1]
     assert regions.places[1].tolist() == [-1, -1, 0, 4, -1, 8, 12, -1]
+
+
+@pytest.mark.parametrize("least", [1, 7])
+def test_convolutions_over_the_square_of_instances(least):
+    """Against scipy: the square repeats the first instances; the authors lay small ones out in rows of 7."""
+    rng = np.random.default_rng(0)
+    mask = np.array([[True] * 11, [False, True, True, False, True, True, True] + [False] * 4])
+    x = rng.normal(size=(2, 11, 2)).astype(np.float32)
+    ppeg = PPEG(2, rngs=nnx.Rngs(0))
+    got = np.asarray(jax.jit(lambda x: on_instances(ppeg, x, jnp.asarray(mask), least))(jnp.asarray(x)))
+    for i in range(2):
+        own = x[i, mask[i]].astype(np.float64)
+        side = int(np.ceil(np.sqrt(len(own))))
+        tokens = np.concatenate([own, own[: side * side - len(own)]])
+        wide = max(side, least)
+        tokens = np.pad(tokens, ((0, wide * wide - len(tokens)), (0, 0))).reshape(wide, wide, 2)
+        want = tokens + sum(np.asarray(b[...]) for b in ppeg.biases)
+        for kernel in ppeg.kernels:
+            for d in range(2):
+                want[..., d] += correlate2d(tokens[..., d], np.asarray(kernel[...])[:, :, 0, d], "same")
+        np.testing.assert_allclose(got[i, mask[i]], want.reshape(-1, 2)[: len(own)], rtol=1e-4, atol=1e-5)
+        assert (got[i, ~mask[i]] == 0).all()
 
 
 @pytest.mark.parametrize("bad", [{"kernel": 4}, {"heads": 3}, {"cross_heads": 5}], ids=str)
