@@ -28,6 +28,7 @@ from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.models.ilse2018 import ABMIL
 from milkit.nn import MLP
+from milkit.nn.convolution import small_convolution
 from milkit.nn.images import max_pool
 from milkit.nn.initialisers import torch_bias, torch_kernel
 from milkit.nn.stains import HED, WHITE
@@ -150,9 +151,7 @@ class Filters(nnx.Module):
         """Of images, channels last."""
         kernel = self.kernel[...]
         dtype = jnp.promote_types(x.dtype, kernel.dtype)
-        y = jax.lax.conv_general_dilated(
-            x.astype(dtype), kernel.astype(dtype), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        y = small_convolution(x.astype(dtype), kernel.astype(dtype))
         y = jax.nn.relu(y + self.bias[...].astype(dtype))
         return max_pool(y)
 

@@ -98,3 +98,23 @@ def kernel_gradient(
 
 
 convolution.defvjp(_forward, _backward)
+
+
+def small_convolution(x: Float[Array, "b h w c"], kernel: Float[Array, "k l c d"]) -> Float[Array, "b i j d"]:
+    """`x` without anything round it, convolved: h - k + 1 by w - l + 1 pixels. For many small images.
+
+    On a CPU what the taps see is put beside each other and multiplied: inside a loop, such as that over the steps of an
+    epoch, XLA's own convolution of small images takes six to ten times as long, forward and backward.
+    """
+    return jax.lax.platform_dependent(x, kernel, cpu=_by_taps, default=_unpadded)
+
+
+def _by_taps(x: Array, kernel: Array) -> Array:
+    height, width, channels, filters = kernel.shape
+    h, w = x.shape[1] - height + 1, x.shape[2] - width + 1
+    beside = jnp.concatenate([x[:, i : i + h, j : j + w] for i in range(height) for j in range(width)], -1)
+    return beside @ kernel.reshape(height * width * channels, filters)
+
+
+def _unpadded(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
