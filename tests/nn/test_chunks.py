@@ -14,6 +14,8 @@ from milkit.models import (
     BagNet,
     BagNetDS,
     BagNetRC,
+    Chowder,
+    DeepSets,
     EmbeddingPooling,
     InstanceNet,
     InstancePooling,
@@ -36,6 +38,9 @@ MODELS = [
     BagNetRC(widths=(6, 6), pooling="mean", dropout=0.0),
     CLAMMB(encoder=(6,), attention=4, dropout=0.0, k=3),
     DSMIL(encoder=(6,), query=4, values=3),
+    Chowder(top=3, bottom=2, encoder=(6,), head=(4,)),
+    DeepSets(encoder=(6,), head=(4,), dropout=0.0),
+    ABMIL(encoder=(6,), attention=4, head=(5,)),
 ]
 
 
