@@ -32,7 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_max, masked_mean, masked_softmax
-from milkit.nn.graph import AT_ONCE, attend, gather
+from milkit.nn.graph import AT_ONCE
 from milkit.nn.row_blocks import in_row_blocks
 from milkit.nn.running import weighted_sum
 from milkit.types import Bags, Output
@@ -109,27 +109,37 @@ class WiKGModule(nnx.Module):
     def _hear(
         self, head: Float[Array, "b n e"], tail: Float[Array, "b n e"], index: Int[Array, "b n k"], exists: Any
     ) -> tuple[Float[Array, "b n k"], Float[Array, "b n e"]]:
-        """The neighbours' weights p, and the mean of their tails by knowledge-aware attention."""
-        scale, compat = head.shape[-1] ** -0.5, self.config.compat
-        wide = jnp.promote_types(head.dtype, jnp.float32)
+        """The neighbours' weights p, and the mean of their tails by knowledge-aware attention.
 
-        def of_rows(rows: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            h, i, e = rows
-            t = gather(tail, i)
-            product = jnp.einsum("bre,brke->brk", h, t, preferred_element_type=wide) * scale
-            p = attend(product[..., None], e)
-            edge = p.astype(h.dtype) * t
-            if compat != "mil_lab":
-                edge += (1 - p).astype(h.dtype) * h[:, :, None]
-            gate = jnp.tanh(h[:, :, None] + edge)
+        One neighbour of all instances at a time, so that no [b, n, k, e] is held, nor kept for the gradient.
+        """
+        compat, wide = self.config.compat, jnp.promote_types(head.dtype, jnp.float32)
+        scale = head.shape[-1] ** -0.5
+        where, there = jnp.moveaxis(index, 2, 0), jnp.moveaxis(exists, 2, 0)
+
+        def dot(a: Array, b: Array) -> Array:
+            return jnp.einsum("bne,bne->bn", a, b, preferred_element_type=wide)
+
+        def product(_: None, column: Array) -> tuple[None, Array]:
+            return None, dot(head, _tail_of(tail, column)) * scale
+
+        def knowledge(_: None, column: tuple[Array, Array]) -> tuple[None, Array]:
+            t, p = _tail_of(tail, column[0]), column[1][..., None].astype(head.dtype)
+            gate = jnp.tanh(head + (p * t if compat == "mil_lab" else head + p * (t - head)))
             if compat == "authors":
-                known = t.astype(wide).sum(-1) * gate.astype(wide).sum(-1)
-            else:
-                known = jnp.einsum("brke,brke->brk", t, gate, preferred_element_type=wide)
-            weight = attend(known[..., None], e)[..., 0].astype(t.dtype)
-            return p[..., 0], jnp.einsum("brk,brke->bre", weight, t)
+                return None, t.astype(wide).sum(-1) * gate.astype(wide).sum(-1)
+            return None, dot(t, gate)
 
-        return in_row_blocks(of_rows, (head, index, exists), index.shape[2] * head.shape[2], AT_ONCE)
+        def add(total: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+            return total + column[1][..., None] * _tail_of(tail, column[0]).astype(wide), None
+
+        def through(step: Any, start: Any, columns: Any) -> Any:
+            return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), start, columns)
+
+        p = jax.nn.softmax(through(product, None, where)[1], axis=0, where=there)
+        weight = jax.nn.softmax(through(knowledge, None, (where, p))[1], axis=0, where=there)
+        heard = through(add, jnp.zeros(head.shape, wide), (where, weight))[0]
+        return jnp.moveaxis(p, 0, 2), heard.astype(head.dtype)
 
     def _join(self, head: Float[Array, "b n e"], heard: Float[Array, "b n e"]) -> Float[Array, "b n e"]:
         aggregation = self.config.aggregation
@@ -145,6 +155,11 @@ class WiKGModule(nnx.Module):
             return (masked_mean if self.config.pooling == "mean" else masked_max)(h, mask), None
         attention = masked_softmax(self.score(jax.nn.leaky_relu(self.hidden(h))), mask)
         return weighted_sum(attention, h)[:, 0], attention
+
+
+def _tail_of(tail: Float[Array, "b n e"], column: Int[Array, "b n"]) -> Float[Array, "b n e"]:
+    """The tail of one neighbour of each instance; anything where there is none."""
+    return jnp.take_along_axis(tail, jnp.maximum(column, 0)[..., None], 1)
 
 
 def best_matches(
