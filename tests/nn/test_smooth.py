@@ -114,7 +114,7 @@ def test_a_long_bag_and_small_numbers_are_solved_to_rounding_in_float32():
     cells = np.arange(side * side)
     xy = jnp.asarray(np.stack([cells % side, cells // side], 1)[None] * 256.0, jnp.float32)
     f = np.random.default_rng(0).normal(size=(1, side * side, 1)).astype(np.float32)
-    f = np.concatenate([f, f * 1e-30, 0 * f], -1)  # squares of the second column are 0
+    f = np.concatenate([f, f * 1e-30, 0 * f], -1)  # the second column's squares would be 0
     bags = Bags(jnp.asarray(f), jnp.ones((1, side * side), bool), xy)
     edges = edges_of(bags, 8, 400.0, model="M")
     g = nnx.jit(Sm(alpha=0.9, mode="exact"))(bags.x, bags.mask, edges)
