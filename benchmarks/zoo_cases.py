@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     ),
     "CAMIL": Case(
         zoo.CAMIL(width=512, heads=4, landmarks=256, attention=128, gated=False, compat="authors"),
-        lambda m: m.CAMIL(**SHAPE),
+        lambda m: m.CAMIL(**SHAPE, n_landmarks=256),
         takes="sparse",
     ),
     "IIBMIL": Case(
