@@ -5,8 +5,8 @@
     python -m benchmarks.zoo_speed --only ABMIL DSMIL                         # some models
 
 A row is a model and a setting: one bag of 1,000 or 10,000 instances of 512 features ("one bag"); 32 bags of 20 to 200
-instances, padded by milkit to four lengths and one after the other in PyTorch ("32 small bags"); eight networks, each on
-a bag of 100, in one program and one after the other ("8 runs"). The last two are in milliseconds a bag. Both compute
+instances, padded by milkit to four lengths and one after the other in PyTorch ("32 small bags"); eight networks, each
+on a bag of 100, in one program and one after the other ("8 runs"). The last two are in milliseconds a bag. Both compute
 the gradient of the whole training loss for all parameters, in float32. Lengths of bags are known, as in training, where
 a program is compiled for a few of them; compilation is not timed.
 
