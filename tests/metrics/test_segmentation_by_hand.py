@@ -214,6 +214,16 @@ def test_auprc_of_instances():
     assert "scores are not finite" in why(seg.instance_auprc([np.array([np.nan, 1.0])], [np.array([0, 1])]))
 
 
+def test_pointing_at_instances():
+    score = [np.array([0.9, 0.5]), np.array([0.3, 0.3, 0.1]), np.ones(2), np.array([0.1, 0.8])]
+    label = [np.array(y) for y in ([1, 0], [0, 1, 1], [0, 0], [1, 0])]
+    assert seg.instance_pointing(score, label) == pytest.approx((1 + 1 / 2 + 0) / 3)  # the third bag is negative
+    assert seg.instance_pointing(score, label, weight=np.array([1.0, 0.0, 5.0, 0.0])) == 1.0
+    assert "no bag has a positive" in why(seg.instance_pointing(score[2:3], label[2:3]))
+    with pytest.raises(DataError, match="differ in number"):
+        seg.instance_pointing(score[:2], label[1:3])
+
+
 def test_froc():
     # two images, three lesions; falling: .9 hits lesion 1 of the first; .8 a false positive; .7 hits lesion 1 of the
     # second; .6 lesion 1 again, which is found already; .5 a region that does not count; .4 and .3 false positives

@@ -15,7 +15,7 @@ from milkit.metrics.segmentation.curves import (
 )
 from milkit.metrics.segmentation.distance import hausdorff
 from milkit.metrics.segmentation.label_threshold import LabelThreshold, label_threshold
-from milkit.metrics.segmentation.localisation import froc, instance_auprc, pointing_game
+from milkit.metrics.segmentation.localisation import froc, instance_auprc, instance_pointing, pointing_game
 from milkit.metrics.segmentation.objects import aji, instances, object_dice, object_hausdorff, object_iou
 from milkit.metrics.segmentation.oracle import oracle_component, oracle_dice
 from milkit.metrics.segmentation.paired import PairedDifference, from_confusion, paired
@@ -61,6 +61,7 @@ __all__ = [
     "histograms",
     "image_statistics",
     "instance_auprc",
+    "instance_pointing",
     "instances",
     "iou",
     "label_threshold",

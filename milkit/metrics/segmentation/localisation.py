@@ -79,19 +79,50 @@ def instance_auprc(
     Raises:
         DataError: other numbers of scores and labels, or a label other than 0 and 1.
     """
-    if len(score) != len(label) or any(len(s) != len(y) for s, y in zip(score, label, strict=True)):
-        raise DataError("Scores and labels of instances differ in number. Expected one label an instance, bag by bag.")
-    if any(not np.isin(y, (0, 1)).all() for y in label):
-        raise DataError("Labels of instances are not all 0 or 1.")
-    if reason := next((r for s in score if (r := not_finite(np.asarray(s)))), ""):
+    scores, labels = _of_instances(score, label)
+    if reason := next((r for s in scores if (r := not_finite(s))), ""):
         return undefined(weight, reason)
-    scores, labels = ([np.asarray(v, np.float64) for v in values] for values in (score, label))
     if average == "pooled":
         bag = np.repeat(np.arange(len(scores)), [len(s) for s in scores])
         spread = None if weight is None else np.asarray(weight)[..., bag]
         return average_precision(np.concatenate(labels), np.concatenate(scores), spread)
     each = [average_precision(y, s) if len(y) else np.nan for y, s in zip(labels, scores, strict=True)]
     return mean_of(mean_terms(np.asarray(each, np.float64)), weight, ONE_CLASS_OF_INSTANCES)
+
+
+def instance_pointing(
+    score: Sequence[Shaped[np.ndarray, "_"]], label: Sequence[Shaped[np.ndarray, "_"]], *, weight: Weight = None
+) -> Value:
+    """Share of positive bags whose highest instance is positive (the pointing game, on instances). Range 0 to 1.
+
+    Where several instances share the highest score, a bag counts the share of them that is positive. Bags without a
+    positive instance have no part in it; without any other bag it is undefined.
+
+    Args:
+        score: of the instances of each bag, any scale.
+        label: 1 where an instance is positive, else 0.
+        weight: of bags, [n] or [draws, n].
+
+    Raises:
+        DataError: as in `instance_auprc`.
+    """
+    scores, labels = _of_instances(score, label)
+    if reason := next((r for s in scores if (r := not_finite(s))), ""):
+        return undefined(weight, reason)
+    each = [y[s == s.max()].mean() if y.any() else np.nan for s, y in zip(scores, labels, strict=True)]
+    return mean_of(mean_terms(np.asarray(each, np.float64)), weight, "no bag has a positive instance")
+
+
+def _of_instances(
+    score: Sequence[np.ndarray], label: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Scores and labels of each bag in float64, looked at."""
+    if len(score) != len(label) or any(len(s) != len(y) for s, y in zip(score, label, strict=True)):
+        raise DataError("Scores and labels of instances differ in number. Expected one label an instance, bag by bag.")
+    if any(not np.isin(y, (0, 1)).all() for y in label):
+        raise DataError("Labels of instances are not all 0 or 1.")
+    scores, labels = ([np.asarray(v, np.float64) for v in values] for values in (score, label))
+    return scores, labels
 
 
 def froc(
