@@ -16,16 +16,24 @@ LAYER = {"att_module.qkv_nn": "attention/qkv", "mlp_module.0": "mlp/first", "mlp
 CONFIG = TransformerABMIL(encoder=False, width=32, heads=4, layers=2, mlp=128, attention=16, at_once=50)
 
 
-def fixture():
+def fixture(config=CONFIG):
     weights = {"pool.fc1.module": "pool/tanh", "pool.fc2": "pool/score", "last_layer": "classifier"}
     norms = {"transformer_encoder.norm": "norm"}
-    for i in range(2):
+    for i in range(config.layers):
         layer = f"transformer_encoder.layers.{i}"
-        weights |= {f"{layer}.{theirs}": f"layers/{i}/{ours}" for theirs, ours in LAYER.items()}
-        norms |= {f"{layer}.norm1": f"layers/{i}/norm", f"{layer}.norm2": f"layers/{i}/mlp_norm"}
+        parts = [part for part in LAYER if config.mlp or not part.startswith("mlp")]
+        weights |= {f"{layer}.{theirs}": f"layers/{i}/{LAYER[theirs]}" for theirs in parts}
+        norms[f"{layer}.norm1"] = f"layers/{i}/norm"
+        if config.mlp:
+            norms[f"{layer}.norm2"] = f"layers/{i}/mlp_norm"
     arrays = {f"{theirs}.weight": (f"{ours}/scale", np.asarray) for theirs, ours in norms.items()}
     arrays |= {f"{theirs}.bias": (f"{ours}/bias", np.asarray) for theirs, ours in norms.items()}
-    return Fixture("torchmil_transformer_abmil", CONFIG, weights, arrays=arrays)
+    if config.gated:
+        weights["pool.fc_gated.module"] = "pool/gate"
+    unused = () if config.mlp else tuple(
+        f"transformer_encoder.layers.{i}.norm2.{w}" for i in range(config.layers) for w in ("weight", "bias")
+    )  # fmt: skip
+    return Fixture("torchmil_transformer_abmil", config, weights, arrays=arrays, unused=unused)
 
 
 def test_outputs_and_gradients(shared):
@@ -67,3 +75,26 @@ def test_outputs_and_gradients(shared):
 def test_instances_of_another_width_need_a_projection():
     with pytest.raises(ConfigError, match="they have 5 features; set width=5, or encoder=True"):
         CONFIG.build(5, 1, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parity
+def test_the_other_options_are_torchmils():
+    """Gated pooling, no MLP, nothing added after a layer."""
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("torchmil.models").TransformerABMIL(
+        (12,), pool_att_dim=5, pool_gated=True, transf_att_dim=12, transf_n_layers=3, transf_n_heads=2,
+        transf_use_mlp=False, transf_add_self=False,
+    ).eval()  # fmt: skip
+    config = TransformerABMIL(
+        encoder=False, width=12, heads=2, layers=3, mlp=0, add_input=False, attention=5, gated=True, at_once=11
+    )
+    module = config.build(12, 1, rngs=nnx.Rngs(0))
+    fill(module, {name: w.numpy() for name, w in theirs.state_dict().items()}, fixture(config))
+    bags = Bags.of([np.random.default_rng(0).normal(size=(n, 12)).astype(np.float32) for n in (7, 3)])
+    with jax.default_matmul_precision("highest"):
+        output = nnx.jit(lambda module: module(bags))(module)
+    with torch.no_grad():
+        for i, n in enumerate((7, 3)):  # each alone: a masked row of theirs is the library's matter
+            logits, raw = theirs.double()(torch.tensor(np.asarray(bags.x[i : i + 1, :n], np.float64)), return_att=True)
+            close(output.logits[i], logits)
+            close(output.attention[i, :n, 0], torch.softmax(raw[0], 0))
