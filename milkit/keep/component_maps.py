@@ -5,7 +5,7 @@ computed anew from the run's weights, so that `milkit.metrics.segmentation.oracl
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from milkit.data.images.windows import stitch
-from milkit.errors import ConfigError, RunFolderError
-from milkit.execute.digest import data_digest
-from milkit.execute.prepare import prepare
+from milkit.errors import ConfigError
 from milkit.experiment import Experiment
-from milkit.keep.folder import stacked_like
-from milkit.keep.run import as_tree, read_members, read_run
+from milkit.keep.members import members_of
 from milkit.report.image_maps import CROP_COLUMNS
 from milkit.train.state import Graph, forward
 from milkit.types import Images
@@ -64,25 +61,12 @@ def component_maps(
         RunFolderError: the run is not finished, or of other data or another model.
         ConfigError: the model gives no such maps.
     """
-    run = read_run(folder, selection)
-    prepared = prepare(replace(experiment, labels=None, optimistic=None))
-    study, setup = prepared.study, prepared.engine.setup
-    now = {"data_digest": data_digest(study), "folds_digest": prepared.plan.digest()}
-    changed = [key for key, digest in now.items() if run.config.get(key, digest) != digest]
-    if changed or setup.canvas is None:
-        raise RunFolderError(
-            f"{folder} is not of this experiment ({', '.join(changed) or 'its bags are no images'}); give the "
-            "experiment that was run in it."
-        )
-    sizes = study.features, prepared.out_features
-    params, buffers = stacked_like(experiment.model, *sizes, len(run.runs), study.covariate_count)
-    tree = as_tree(read_members(run)[0], {"params": params, "buffers": buffers}, folder)
-    splits = {(s.repeat, s.fold, s.inner): i for i, s in enumerate(prepared.plan.splits)}
     show = jax.jit(_show, static_argnums=(0, 1))
-    for i, row in enumerate(run.runs):
-        at = splits[int(row["repeat"]), int(row["fold"]), int(row["inner"])]
-        hyper, own = prepared.hyper[at], jax.tree.map(lambda a, i=i: a[i], tree)
-        members = np.asarray(getattr(prepared.plan.splits[at], role))
+    for member in members_of(experiment, folder, selection):
+        study, setup, hyper, own = member.study, member.setup, member.hyper, member.arrays
+        if setup.canvas is None:
+            raise ConfigError(f"{folder}: its bags are no images, so there are no maps of them.")
+        members = getattr(member, role)
         named = study.columns["image"] if all(c in study.columns for c in CROP_COLUMNS) else study.bag
         images = np.asarray(named)[members]
         for image in np.unique(images):
@@ -99,7 +83,7 @@ def component_maps(
                 places = np.array([[int(study.columns[c][r]) for c in CROP_COLUMNS[1:]] for r in rows])
                 shape = np.max([p + part.shape[:2] for p, part in zip(places, parts, strict=True)], axis=0)
                 whole = stitch(parts, places, (int(shape[0]), int(shape[1])))
-            yield ComponentMaps(row["run"], str(image), str(study.patient[rows[0]]), whole)
+            yield ComponentMaps(member.run, str(image), str(study.patient[rows[0]]), whole)
 
 
 def _placed(
