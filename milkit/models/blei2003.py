@@ -96,9 +96,9 @@ class TopicMixtureModule(nnx.Module):
         """Logits; as embedding the mixture times the number of topics; `extras["log_likelihood"]` [b] an instance."""
         word = self.kmeans(bags.x, bags.mask, deterministic=deterministic, rngs=rngs)
         of = (word[..., None] == jnp.arange(self.config.words)) & bags.mask[..., None]
-        logits = self.topics[...]
-        log_topics = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), -1)
-        counts = of.sum(1).astype(log_topics.dtype)
+        wide = jnp.promote_types(jnp.promote_types(bags.x.dtype, self.topics[...].dtype), jnp.float32)
+        log_topics = jax.nn.log_softmax(self.topics[...].astype(wide), -1)
+        counts = of.sum(1).astype(wide)
         fixed = log_topics if self.config.supervised else jax.lax.stop_gradient(log_topics)
         mixture = mixture_of(counts, jnp.exp(fixed), self.config.rounds, self.config.prior)
         embedding = mixture * self.config.topics  # 1 on average, whatever their number
