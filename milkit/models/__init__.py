@@ -7,6 +7,7 @@ saved experiments and the tests' parametrisation come. A new model is one file a
 from milkit.models.bag_of_words import BagOfWords
 from milkit.models.bag_statistics import BagStatistics
 from milkit.models.blei2003 import TopicMixture
+from milkit.models.campanella2019 import TopTiles
 from milkit.models.castromacias2024 import SmABMIL, SmTransformerABMIL
 from milkit.models.castromacias2025 import ProbSmoothABMIL
 from milkit.models.chen2021 import PatchGCN
@@ -93,6 +94,7 @@ Model = (
     | CAMIL
     | SpatialSparse
     | TopicMixture
+    | TopTiles
 )
 
 __all__ = [
@@ -139,6 +141,7 @@ __all__ = [
     "SmoothABMIL",
     "SpatialSparse",
     "SumOfPatches",
+    "TopTiles",
     "TopicMixture",
     "TransMIL",
     "Transformer",

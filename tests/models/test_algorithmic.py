@@ -294,6 +294,7 @@ NOT_YET = {
     "CAMIL",
     "SpatialSparse",
     "TopicMixture",
+    "TopTiles",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

@@ -49,6 +49,7 @@ from milkit.models import (
     SpatialSparse,
     SumOfPatches,
     TopicMixture,
+    TopTiles,
     Transformer,
     TransformerABMIL,
     TransMIL,
@@ -170,6 +171,7 @@ NARROWED = {
     CAMIL: CAMIL(width=16, heads=2, landmarks=4, attention=8),
     SpatialSparse: SpatialSparse(encoder=(8,), selector=8, attention=8),
     TopicMixture: TopicMixture(topics=6, words=16, rounds=5),
+    TopTiles: TopTiles(k=3, encoder=(8,), dropout=0.25),
 }
 
 
@@ -211,6 +213,7 @@ LONG = {
     "CAMIL",
     "SpatialSparse",
     "TopicMixture",
+    "TopTiles",
     "BagOfWords",
     "DeepAttnMISL",
     "SumOfPatches",
