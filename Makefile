@@ -7,6 +7,8 @@
 #   make ray      executors on a real Ray cluster of two nodes, one of which is killed; installs ray
 #   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
 #   make study-segmentation  glands and epithelium from labels of crops and images (needs GlaS and the colon images)
+#   make matrix   every model by every test: docs/matrix.md and its JSON; hours, resumable
+#   make study-pixels  digits and nuclei end to end, and which relevance finds them; resumable
 #   make algorithmic  every model on the algorithmic tests: docs/algorithmic.md and its JSON, 13 minutes of one core
 #   make bench    speed against PyTorch and torchmil on this machine, under 15 minutes; JSON under benchmarks/results
 #   make gpu      tests and benchmarks on a GPU, under 10 minutes (make gpu BIN=/path/to/bin for a python that is there)
@@ -21,7 +23,7 @@ SOMA   ?= slide2vec==7.1.4 hs2p==6.1.0 soma-pathology==2.2.0 omegaconf antlr4-py
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint parity ray algorithmic bench gpu bench-statistics study-classic study-segmentation clean
+.PHONY: demo test test-slow lint parity ray algorithmic matrix study-pixels bench gpu bench-statistics study-classic study-segmentation clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.core: pyproject.toml
@@ -69,6 +71,13 @@ parity: $(VENV)/.parity
 
 ray: $(VENV)/.ray
 	$(BIN)/pytest -m ray
+
+matrix: $(VENV)/.dev
+	$(BIN)/python -m experiments.matrix --out runs/matrix
+
+study-pixels: $(VENV)/.dev
+	$(BIN)/python -m experiments.ilse2018_pixels --out runs/pixels
+	$(BIN)/python -m experiments.localisation --out runs/localisation
 
 algorithmic: $(VENV)/.dev
 	$(BIN)/python -m experiments.raff_holt2023
