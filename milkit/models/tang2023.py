@@ -258,7 +258,7 @@ class MHIMModule(nnx.Module):
         """
         mask, test = bags.mask, self._queries() if self.config.merge_at_test else None
         if deterministic:
-            return _output(self.student.see(self.student.project(bags.x), mask, mask, test)[0], mask)
+            return as_output(self.student.see(self.student.project(bags.x), mask, mask, test)[0], mask)
         if rngs is None:
             raise ConfigError("MHIM masks and merges at random in training; pass rngs=nnx.Rngs(key), or deterministic.")
         self.move_teacher(mask.any())
@@ -269,7 +269,7 @@ class MHIMModule(nnx.Module):
         left = mask & ~self.masking(taught.hard, mask, rngs)
         h = self.student.project(bags.x, deterministic=False, rngs=rngs)
         seen = self._learn(h, left, rngs)
-        output = _output(seen, left)
+        output = as_output(seen, left)
         output.extras.update(student=seen.features, teacher=taught.features)
         return output
 
@@ -311,7 +311,7 @@ class MHIMModule(nnx.Module):
         return net
 
 
-def _output(seen: Seen, mask: Bool[Array, "b n"]) -> Output:
+def as_output(seen: Seen, mask: Bool[Array, "b n"]) -> Output:
     """The positive part of the attention, scaled to sum to 1: merged tokens may have taken some of it."""
     positive = jnp.where(mask[..., None], jnp.maximum(seen.attention, 0), 0)
     total = positive.sum(1, keepdims=True)
