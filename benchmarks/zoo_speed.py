@@ -213,7 +213,7 @@ def settings(name: str, quick: bool) -> list[tuple[str, int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="rows that it has of other models or settings stay")
     parser.add_argument("--quick", action="store_true", help="fewer turns, and long bags of two models only")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="MODEL")
@@ -222,13 +222,16 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):  # before JAX counts the cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     command = f"python -m benchmarks.zoo_speed --turns {turns}{' --quick' if options.quick else ''}"
+    before = json.loads(options.out.read_text())["rows"] if options.out and options.out.is_file() else []
     rows: list[dict[str, Any]] = []
     for name in options.only:
         for setting, n in settings(name, options.quick):
-            rows.append(row_of(name, setting, n, turns))
+            rows.append(row_of(name, setting, n, turns) | {"load": round(os.getloadavg()[0], 1), "command": command})
             print(json.dumps(rows[-1]), flush=True)
             if options.out:
-                found = {"command": command, "cores": 1, "clock": "processor time", "machine": on, "rows": rows}
+                fresh = {(row["model"], row["setting"], row["n"]) for row in rows}
+                stay = [row for row in before if (row["model"], row["setting"], row["n"]) not in fresh]
+                found = {"cores": 1, "clock": "processor time", "machine": on, "rows": stay + rows}
                 options.out.write_text(json.dumps(found, indent=1) + "\n")
         jax.clear_caches()
     print(json.dumps(rows))
