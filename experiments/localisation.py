@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.localisation_page import with_tables
 from milkit import ABMIL, AdamW, ColonNuclei, Experiment, GivenFolds, KFold, MnistBags, TissueFeatures, Train
 from milkit.execute.run import execute
 from milkit.explain import (
@@ -203,9 +204,13 @@ def main() -> None:
         }
         for s in SETS
     }
+    found = {"made_by": "python -m experiments.localisation --out RUNS", "sets": sets}
     with whole_file(RESULTS) as file:
-        json.dump({"made_by": "python -m experiments.localisation --out RUNS", "sets": sets}, file, indent=1)
+        json.dump(found, file, indent=1)
         file.write("\n")
+    page = with_tables(PAGE.read_text(), found)
+    with whole_file(PAGE) as file:
+        file.write(page)
 
 
 if __name__ == "__main__":

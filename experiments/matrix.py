@@ -252,7 +252,7 @@ def main() -> None:
             work(name, columns, options.out)
         return
     if not options.collect:
-        for part in (columns[:4], columns[4:7], columns[7:]):
+        for part in (columns[:3], columns[3:4], columns[4:6], columns[6:]):
             for name in names:
                 left = [c for c in part if not cell_file(options.out, name, c).exists()]
                 if left:  # a process of its own: what a model leaves in memory goes with it

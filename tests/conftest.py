@@ -8,6 +8,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # writers of files and studies that several folders use
 # Most of the suite's time is compilation. Workers, processes that tests start, and later sessions share what one of
 # them compiled; entries are found by the program's content, so a changed program is compiled anew.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))

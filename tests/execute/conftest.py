@@ -1,13 +1,7 @@
 """The planted study for the tests of this folder."""
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import planted
+import pytest
 
 
 @pytest.fixture(scope="session")

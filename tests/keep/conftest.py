@@ -1,15 +1,11 @@
 """One tiny study on disk and its model, for all tests of this folder; another hospital's slides beside it."""
 
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import planted
+import pytest
 
 from milkit import api
 from milkit.data.cohort import Cohort

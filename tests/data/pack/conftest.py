@@ -1,13 +1,7 @@
 """A small TRIDENT job to pack."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from foreign_files import grid, trident
 
 LENGTHS = {"a": 3, "b": 0, "c": 5, "d": 2, "e": 4}

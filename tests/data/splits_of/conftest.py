@@ -1,8 +1,6 @@
 """Cohorts of a few slides, made the way that a table and features are."""
 
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +9,6 @@ from milkit.bag import Bag
 from milkit.data.memory import in_memory
 from milkit.data.study import Study
 from milkit.task import Binary, MultiClass
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 @pytest.fixture(scope="session")
