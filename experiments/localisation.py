@@ -12,7 +12,7 @@ Measured for each relevance (milkit.explain), on test bags that hold both kinds 
     pointing: share of bags whose highest instance is positive.
     froc: mean sensitivity at 1/4 to 8 false positives a bag, each positive instance a lesion of its own.
     deletion, insertion: area under the probability of the positive class less that of random orders, on positive bags
-        (below 0 and above 0: faithful), mean over bags with the interval of the bags.
+        (below 0 and above 0: faithful), mean over bags. Intervals draw patients (digits: bags), all members together.
 """
 
 import argparse
@@ -132,46 +132,64 @@ def examine(experiment: Experiment, folder: Path, positive: Callable[[np.ndarray
             ask = ask or relevances_of(experiment.model, member, bags)
             place = [row_of[str(member.study.bag[r])] for r in some]
             truths = [positive(np.asarray(known.instance_labels(i))) for i in place]
+            units = [str(member.study.patient[r]) for r in some]
             speaking = [i for i, p in enumerate(place) if known.labels[p] == 1]
             for name, how in ask.items():
                 score = np.asarray(how(bags), np.float64)
-                kept = found.setdefault(name, {"score": [], "truth": [], "deletion": [], "insertion": []})
+                kept = found.setdefault(
+                    name, {"score": [], "truth": [], "unit": [], "deletion": [], "insertion": [], "of": []}
+                )
                 kept["score"] += [score[i, : len(t)] for i, t in enumerate(truths)]
                 kept["truth"] += [t.astype(int) for t in truths]
+                kept["unit"] += units
+                kept["of"] += [units[i] for i in speaking]
                 for kind, curve in (("deletion", deletion), ("insertion", insertion)):
                     drawn = curve(predict, bags, score, shares=SHARES, orders=ORDERS, key=jax.random.key(at))
                     kept[kind] += (drawn.area - drawn.random_area)[speaking].tolist()
     return {name: measured(**kept) for name, kept in found.items()}
 
 
-def measured(score: list[Any], truth: list[Any], deletion: list[float], insertion: list[float]) -> dict[str, Any]:
-    """The numbers of one relevance, with intervals of the bags."""
+def measured(
+    score: list[Any], truth: list[Any], unit: list[str], deletion: list[float], insertion: list[float], of: list[str]
+) -> dict[str, Any]:
+    """The numbers of one relevance; intervals draw patients, with all bags of theirs and all members that saw them."""
     both = [i for i, t in enumerate(truth) if 0 < t.sum() < len(t)]
     scores, truths = [score[i] for i in both], [truth[i] for i in both]
     lesions = [np.where(t == 1, np.cumsum(t), 0) for t in truths]
     counts = [int(t.sum()) for t in truths]
-    rng = np.random.default_rng(0)
-    drawn = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for n in [len(both)] * 400]).astype(float)
+    weight = drawn([unit[i] for i in both])
     values = {
         "auprc": lambda w: instance_auprc(scores, truths, weight=w),
         "pointing": lambda w: instance_pointing(scores, truths, weight=w),
         "froc": lambda w: froc(scores, lesions, counts, weight=w),
     }
-    row: dict[str, Any] = {"bags": len(both), "chance": round(float(np.mean([t.mean() for t in truths])), 4)}
+    row: dict[str, Any] = {
+        "bags": len(both), "patients": len({unit[i] for i in both}),
+        "chance": round(float(np.mean([t.mean() for t in truths])), 4),
+    }  # fmt: skip
     for name, value in values.items():
-        spread = np.asarray(value(drawn), np.float64)
-        row[name] = {
-            "value": round(float(np.asarray(value(None))), 4),
-            "sampling": [round(float(v), 4) for v in np.nanpercentile(spread, [2.5, 97.5])],
-        }
-    for name, gain in (("deletion", deletion), ("insertion", insertion)):
-        each = np.array(gain)
-        spread = each[rng.integers(0, len(each), (1000, len(each)))].mean(1)
-        row[name] = {
-            "value": round(float(each.mean()), 4),
-            "sampling": [round(float(v), 4) for v in np.percentile(spread, [2.5, 97.5])],
-        }
+        row[name] = entry(float(np.asarray(value(None))), np.asarray(value(weight), np.float64))
+    weight = drawn(of)
+    for name, gain in (("deletion", np.array(deletion)), ("insertion", np.array(insertion))):
+        row[name] = entry(float(gain.mean()), weight @ gain / weight.sum(1))
     return row
+
+
+def drawn(unit: list[str], draws: int = 400) -> np.ndarray:
+    """How often each row is drawn when patients are drawn with replacement, [draws, rows]."""
+    rng = np.random.default_rng(0)
+    _, place = np.unique(unit, return_inverse=True)
+    n = int(place.max()) + 1
+    times = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(draws)]).astype(float)
+    return times[:, place]
+
+
+def entry(value: float, spread: np.ndarray) -> dict[str, Any]:
+    """A number and its 95 % interval."""
+    return {
+        "value": round(value, 4),
+        "sampling": [round(float(v), 4) for v in np.nanpercentile(spread, [2.5, 97.5])],
+    }
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ def _tables(found: dict[str, Any]) -> list[str]:
         f"Made by `{found['made_by']}`; models are 64 wide, trained on labels of bags alone. AUPRC of instances within "
         "a bag, pointing (is the highest instance positive?) and FROC (mean sensitivity at 1/4 to 8 false positives a "
         "bag) over test bags with both kinds of instance; deletion and insertion: area less that of random orders, on "
-        "positive bags. In brackets 95 % intervals of the bags for these very models. Bold: the interval excludes 0 on "
-        "the faithful side.",
+        "positive bags. In brackets 95 % intervals of other patients (digits: bags) for these very models. "
+        "Bold: the interval excludes 0 on the faithful side.",
         "",
     ]
     for name, models in found["sets"].items():
