@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "fields", "bag"},
     {"types", "task"},
     {"predictions"},
-    {"data", "nn", "losses", "metrics"},
+    {"data", "nn", "losses", "metrics", "slides"},
     {"models", "pixel"},
     {"train", "testing", "foreign_weights", "explain"},
     {"check", "config", "monte_carlo", "search", "track", "watch"},
@@ -36,6 +36,7 @@ NEVER = {
     "pixel": {"data", "losses", "metrics", "predictions"},
     "data": {"nn", "models", "losses", "metrics", "jax"},
     "predictions": {"jax"},
+    "slides": {"nn", "models", "losses", "metrics", "jax"},
     "check": {"nn", "models", "losses", "metrics", "train", "testing", "jax"},
     "report": {"train", "models", "nn", "execute", "jax"},
 }
@@ -106,7 +107,7 @@ def test_rooms_without_jax(root):
 
 
 def test_lazy_packages_are_never_imported_at_the_top_of_a_file(root):
-    lazy = {"wandb", "tiffslide", "matplotlib", "torch", "pandas", "sklearn", "lifelines", "optuna", "openpyxl"}
+    lazy = {"wandb", "tiffslide", "openslide", "tifffile", "imagecodecs", "matplotlib", "torch", "pandas", "sklearn", "lifelines", "optuna", "openpyxl"}
     only = {"tyro": {"commands"}, "rich": {"watch", "commands"}}
     wrong = []
     for path in modules(root):
