@@ -8,6 +8,7 @@ from milkit.errors import ConfigError, DataError
 from milkit.slides.image import ImageSlide
 from milkit.slides.opened import signature
 from milkit.slides.slide import Slide
+from milkit.slides.tiff import TiffSlide
 
 Reader = Literal["auto", "tiff", "tiffslide", "openslide"]
 """auto: by content. tiff: tiles decoded straight through tifffile. tiffslide, openslide: these packages."""
@@ -36,6 +37,8 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None, reader
     kind = _kind(path)
     if reader == "auto" and kind == "image":
         return ImageSlide(path, mpp)
+    if reader in ("auto", "tiff"):
+        return TiffSlide(path, mpp)
     raise ConfigError(f"There is no reader {reader!r} of slides; expected auto, tiff, tiffslide or openslide.")
 
 

@@ -1,4 +1,4 @@
-"""What all readers have in common: micrometres to pixels of a level, white borders, resampling, looking after the file."""
+"""What all readers share: micrometres to pixels of a level, white borders, resampling, looking after the file."""
 
 import math
 import os
@@ -77,7 +77,7 @@ class OpenedSlide(ABC):
     def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
         """Pixels of a region that lies within the level and is not empty."""
 
-    def _release(self) -> None:
+    def _release(self) -> None:  # noqa: B027  # an image in memory holds nothing open
         """Let go of what is held open."""
 
     @property
@@ -136,7 +136,7 @@ class OpenedSlide(ABC):
         factor = mpp / self.levels[level].mpp
         x, y = (float(v) / self.levels[level].mpp for v in corner_um)
         whole = round(factor)
-        if whole >= 1 and abs(factor / whole - 1) < SAME and (whole == 1 or _is_whole(x) and _is_whole(y)):
+        if whole >= 1 and abs(factor / whole - 1) < SAME and (whole == 1 or (_is_whole(x) and _is_whole(y))):
             return self._means(level, round(x), round(y), width, height, whole)
         blocks = max(1, math.floor(factor / 2)) if factor >= 4 else 1
         return self._resampled(level, (x / blocks, y / blocks), (width, height), factor / blocks, blocks)
