@@ -257,8 +257,8 @@ def _polygons(geometry: dict, path: Path) -> list[tuple[np.ndarray, ...]]:
     for ring in (ring for rings in polygons for ring in rings):
         if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
             raise DataError(
-                f"The mask {path} holds a ring of shape {ring.shape}{'' if np.isfinite(ring).all() else ' not finite'}; "
-                "expected three points (x, y) or more."
+                f"The mask {path} holds a ring of shape {ring.shape}, or one that is not finite; expected three points "
+                "(x, y) or more."
             )
     return [rings for rings in polygons if rings]
 

@@ -31,8 +31,8 @@ class TissueRule:
         close_um: gaps up to about twice this are closed.
         hole_um2: smaller holes are filled.
         smallest_um2: smaller pieces are left out.
-        ink: whether blue, green and black pen is taken out. Its colours are those of no H&E stain; where a blue counter-
-            stain is all there is (immunohistochemistry), turn it off.
+        ink: whether blue, green and black pen is taken out. Its colours are those of no H&E stain; for a blue
+            counterstain alone (immunohistochemistry), turn it off.
         ink_um2: smaller spots of such a colour are no ink.
     """
 

@@ -32,7 +32,7 @@ def test_stains_are_those_of_the_published_code(oracle, name):
 
 
 def test_other_settings_too(oracle):
-    found = fit_macenko(oracle["in/target"], light=255, tail=5, faintest=0.1)
+    found = fit_macenko(oracle["in/target"], light=255.0, tail=5.0, faintest=0.1)
     key = "out64/macenko_Io255_alpha5_beta.1/target"
     np.testing.assert_allclose(found.vectors, oracle[f"{key}/stain_matrix"], atol=1e-9)
     np.testing.assert_allclose(found.most, oracle[f"{key}/maxC"], rtol=1e-9)
@@ -98,7 +98,7 @@ def test_jitter_changes_amounts_by_what_was_drawn_and_each_image_by_its_own():
     assert len(np.unique(out[:, 0, 0], axis=0)) == 3
     assert (out == out[:, :1, :1]).all()
     np.testing.assert_array_equal(out, hed_jitter(images, np.random.default_rng(3)))
-    np.testing.assert_array_equal(hed_jitter(images, np.random.default_rng(3), scale=0, shift=0), images)
+    np.testing.assert_array_equal(hed_jitter(images, np.random.default_rng(3), scale=0.0, shift=0.0), images)
 
 
 def test_twice_the_stain_lets_the_square_of_the_light_through():
