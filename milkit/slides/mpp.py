@@ -12,6 +12,10 @@ SQUARE = 0.01
 ASK = "Give it by the option --mpp (mpp= of open_slide), or slide by slide in the column `mpp` of the cohort table."
 
 
+class MppError(DataError):
+    """A slide that can be read, but whose mpp is not known; no other reader will know it."""
+
+
 def given_or_found(
     path: Path, given: float | None, found: tuple[float, float] | None, source: str, hint: str = ""
 ) -> tuple[float, str]:
@@ -25,24 +29,24 @@ def given_or_found(
         hint: what else the file says of its resolution.
 
     Raises:
-        DataError: neither is there, pixels are not square, or the value lies outside [0.05, 20].
+        MppError: neither is there, pixels are not square, or the value lies outside [0.05, 20].
     """
     if given is not None:
         if not _plausible(given):
-            raise DataError(
+            raise MppError(
                 f"{path}: an mpp of {given:g} was given; micrometres a pixel lie between {SMALLEST} and {LARGEST:g}."
             )
         return float(given), "given"
     if found is None:
-        raise DataError(f"{path} does not say how many micrometres a pixel is wide (mpp){hint}. {ASK}")
+        raise MppError(f"{path} does not say how many micrometres a pixel is wide (mpp){hint}. {ASK}")
     x, y = found
     if not (_plausible(x) and _plausible(y)):
-        raise DataError(
+        raise MppError(
             f"{path} states an mpp of {x:g} (x) and {y:g} (y) in {source}; micrometres a pixel lie between {SMALLEST} "
             f"and {LARGEST:g}. {ASK}"
         )
     if abs(x - y) > SQUARE * x:
-        raise DataError(
+        raise MppError(
             f"{path} states pixels that are not square, {x:g} x {y:g} micrometres, in {source}; expected square ones. "
             f"{ASK}"
         )

@@ -63,12 +63,12 @@ def _ome(description: str) -> tuple[float, float] | None:
 
 def _resolution(page: Any, hint: str) -> tuple[tuple[float, float] | None, str, str]:
     """By the tags XResolution and YResolution, where their unit is stated and they are a slide's, not of print."""
-    values = [page.tags[tag].value if tag in page.tags else None for tag in (282, 283, 296)]
-    if values[2] not in UNITS or values[0] is None or values[1] is None:
+    across, down, unit = (page.tags[tag].value if tag in page.tags else None for tag in (282, 283, 296))
+    if unit not in UNITS or across is None or down is None:
         return None, "", hint
-    name, micrometres = UNITS[values[2]]
+    name, micrometres = UNITS[unit]
     try:
-        x, y = (micrometres * v[1] / v[0] for v in values[:2])
+        x, y = (micrometres * v[1] / v[0] for v in (across, down))
     except (ZeroDivisionError, TypeError, IndexError):
         return None, "", hint
     if not (SMALLEST <= x <= LARGEST and SMALLEST <= y <= LARGEST):
