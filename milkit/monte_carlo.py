@@ -149,10 +149,10 @@ def _check(bags: Bags | Images, draws: int, keep: float, at_least: int, turn: bo
         raise ConfigError(
             f"keep is {keep} and at_least is {at_least}; keep a share in (0, 1], such as 0.8, and at least 1 instance."
         )
-    images = isinstance(bags, Images)
-    if images and keep < 1.0:
+    if isinstance(bags, Images) and keep < 1.0:
         raise ConfigError(f"keep is {keep}, but an image's pixels are not left out; leave it 1.0.")
-    if keep == 1.0 and not (turn and (images or bags.coords_um is not None)):
+    turns = turn and (isinstance(bags, Images) or bags.coords_um is not None)
+    if keep == 1.0 and not turns:
         raise ConfigError(
             "Every draw would be the same: all instances are kept (keep=1.0) and nothing is turned (turn=False, or no "
             "coords_um). Keep a share, such as keep=0.8, or give bags with coordinates and turn=True."

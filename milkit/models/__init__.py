@@ -42,6 +42,7 @@ from milkit.models.yang2024 import MambaMIL
 from milkit.models.yao2020 import DeepAttnMISL
 from milkit.models.zaheer2017 import DeepSets
 from milkit.models.zhang2022 import DTFD
+from milkit.models.zhang2022_mcvit import MCViT
 from milkit.models.zhang2024 import ACMIL, QueryPooling
 from milkit.models.zhao2022 import SETMIL
 from milkit.models.zheng2022 import GTP
@@ -95,6 +96,7 @@ Model = (
     | SpatialSparse
     | TopicMixture
     | TopTiles
+    | MCViT
 )
 
 __all__ = [
@@ -128,6 +130,7 @@ __all__ = [
     "InstanceNet",
     "InstancePooling",
     "LossAttention",
+    "MCViT",
     "MambaMIL",
     "Model",
     "PSDeVCEM",

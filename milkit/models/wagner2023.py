@@ -42,6 +42,7 @@ from milkit.errors import DataError
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_mean
 from milkit.nn.blockwise import Bias, alibi, alibi_slopes
+from milkit.nn.class_token import in_front, on_instances
 from milkit.nn.query_attention import check_heads
 from milkit.nn.transformer import Activation, TransformerLayer, layer_norm
 from milkit.types import Bags, Output
@@ -135,7 +136,7 @@ class TransformerModule(nnx.Module):
         logits = self.classifier(embedding)
         if weights is None:
             return Output(logits, embedding=embedding)
-        attention = _over_instances(weights[:, 1:], bags.mask)
+        attention = on_instances(weights[:, 1:], bags.mask)
         return Output(logits, attention, embedding=embedding, extras={"class_attention": weights[:, 0]})
 
     def tokens(
@@ -147,8 +148,7 @@ class TransformerModule(nnx.Module):
             x = self.dropout(x, deterministic=deterministic, rngs=rngs)
         if self.config.pooling == "mean":
             return x, bags.mask
-        token = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (len(x), 1, x.shape[2]))
-        return jnp.concatenate([token, x], 1), _with_token(bags.mask, True)
+        return in_front(self.class_token[...], x, bags.mask)
 
     def bias(self, bags: Bags) -> Bias | None:
         """How scores fall with distance."""
@@ -162,16 +162,5 @@ class TransformerModule(nnx.Module):
         slopes = self.slopes[...] if self.config.alibi == "learned" else alibi_slopes(self.config.heads)
         xy, placed = bags.coords_um, bags.mask
         if self.config.pooling == "class":
-            xy, placed = jnp.pad(xy, ((0, 0), (1, 0), (0, 0))), _with_token(placed, False)
+            xy, placed = jnp.pad(xy, ((0, 0), (1, 0), (0, 0))), jnp.pad(placed, ((0, 0), (1, 0)))
         return alibi(xy, placed, slopes.astype(xy.dtype), self.config.alibi_um)
-
-
-def _with_token(mask: Bool[Array, "b n"], value: bool) -> Bool[Array, "b l"]:
-    return jnp.concatenate([jnp.full((len(mask), 1), value), mask], 1)
-
-
-def _over_instances(weights: Float[Array, "b n h"], mask: Bool[Array, "b n"]) -> Float[Array, "b n h"]:
-    """Scaled to sum to 1; even where the class token has taken all from itself."""
-    total, count = weights.sum(1, keepdims=True), jnp.maximum(mask.sum(1), 1)[:, None, None]
-    scaled = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / count.astype(weights.dtype))
-    return jnp.where(mask[..., None], scaled, 0)

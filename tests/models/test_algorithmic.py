@@ -295,6 +295,7 @@ NOT_YET = {
     "SpatialSparse",
     "TopicMixture",
     "TopTiles",
+    "MCViT",
 }
 """Models that the matrix has no row of yet, as its page says."""
 

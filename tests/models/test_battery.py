@@ -36,6 +36,7 @@ from milkit.models import (
     InstancePooling,
     LossAttention,
     MambaMIL,
+    MCViT,
     Model,
     PatchCNN,
     PatchGCN,
@@ -172,6 +173,7 @@ NARROWED = {
     SpatialSparse: SpatialSparse(encoder=(8,), selector=8, attention=8),
     TopicMixture: TopicMixture(topics=6, words=16, rounds=5),
     TopTiles: TopTiles(k=3, encoder=(8,), dropout=0.25),
+    MCViT: MCViT(sets=(2, 1, 3), width=16, heads=2, classes=3, layers=1, mlp=8),
 }
 
 
@@ -214,6 +216,7 @@ LONG = {
     "SpatialSparse",
     "TopicMixture",
     "TopTiles",
+    "MCViT",
     "BagOfWords",
     "DeepAttnMISL",
     "SumOfPatches",
