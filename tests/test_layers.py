@@ -14,7 +14,7 @@ LAYERS = [
     {"predictions"},
     {"data", "nn", "losses", "metrics", "slides"},
     {"models", "pixel"},
-    {"train", "testing", "foreign_weights", "explain"},
+    {"train", "testing", "foreign_weights", "explain", "encoders"},
     {"check", "config", "monte_carlo", "search", "track", "watch"},
     {"experiment"},
     {"execute"},
@@ -35,6 +35,7 @@ NEVER = {
     "models": {"data", "losses", "metrics", "predictions"},
     "pixel": {"data", "losses", "metrics", "predictions"},
     "data": {"nn", "models", "losses", "metrics", "jax"},
+    "encoders": {"losses", "metrics", "predictions", "train"},
     "predictions": {"jax"},
     "slides": {"nn", "models", "losses", "metrics", "jax"},
     "check": {"nn", "models", "losses", "metrics", "train", "testing", "jax"},
@@ -108,7 +109,7 @@ def test_rooms_without_jax(root):
 
 def test_lazy_packages_are_never_imported_at_the_top_of_a_file(root):
     lazy = {"wandb", "tiffslide", "openslide", "tifffile", "imagecodecs", "matplotlib", "torch", "pandas", "sklearn"}
-    lazy |= {"lifelines", "optuna", "openpyxl"}
+    lazy |= {"onnxruntime", "lifelines", "optuna", "openpyxl"}
     only = {"tyro": {"commands"}, "rich": {"watch", "commands"}}
     wrong = []
     for path in modules(root):

@@ -57,6 +57,8 @@ def read_checkpoint(path: Path, prefix: str = "") -> Checkpoint:
         arrays, under, beside = _unwrapped(_read_torch(path), path)
     else:
         arrays = read_arrays(path)
+    # PyTorch's batch normalisation counts its batches, in whole numbers; nothing depends on it
+    arrays = {name: a for name, a in arrays.items() if not name.endswith("num_batches_tracked")}
     if not arrays:
         raise DataError(f"{path} holds no arrays; give a file of a model's weights (its state_dict).")
     other = sorted(name for name, a in arrays.items() if a.dtype.kind != "f")
