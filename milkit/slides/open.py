@@ -4,7 +4,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 from milkit.errors import ConfigError, DataError
 from milkit.slides.image import ImageSlide
@@ -30,7 +30,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
-def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None, reader: Reader = "auto") -> Slide:
+def open_slide(path: str | os.PathLike[str], *, mpp: SupportsFloat | None = None, reader: Reader = "auto") -> Slide:
     """Open a slide for reading.
 
     Args:
@@ -46,7 +46,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None, reader
         DataError: no such file; not a slide; truncated or damaged; no mpp, or an mpp outside [0.05, 20].
         ConfigError: no such reader.
     """
-    path = Path(path)
+    path, mpp = Path(path), None if mpp is None else float(mpp)
     signature(path)
     if reader == "auto":
         return _by_content(path, mpp)

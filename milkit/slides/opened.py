@@ -1,19 +1,20 @@
 """What all readers share: micrometres to pixels of a level, white borders, resampling, looking after the file."""
 
 import math
+import operator
 import os
 import stat
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import SupportsFloat, SupportsIndex
 
 import numpy as np
 from jaxtyping import UInt8
 
 from milkit.errors import DataError
 from milkit.slides.resample import block_means, lanczos
-from milkit.slides.slide import Level
+from milkit.slides.slide import Level, Px, Um
 
 WHITE = 255
 """Glass."""
@@ -90,16 +91,14 @@ class OpenedSlide(ABC):
         """Width and height in micrometres."""
         return self.levels[0].width * self.mpp, self.levels[0].height * self.mpp
 
-    def read_level(
-        self, level: int, corner_px: tuple[int, int], size_px: tuple[int, int]
-    ) -> UInt8[np.ndarray, "height width 3"]:
+    def read_level(self, level: SupportsIndex, corner_px: Px, size_px: Px) -> UInt8[np.ndarray, "height width 3"]:
         """Pixels of a level as they are; the corner counts in that level's own pixels. Outside it is white.
 
         Raises:
             DataError: the slide is closed, has no such level, the size is not positive or too large, or what the file
                 holds there is damaged.
         """
-        (x, y), (width, height) = (int(v) for v in corner_px), (int(v) for v in size_px)
+        level, x, y, width, height = (operator.index(v) for v in (level, *corner_px, *size_px))
         self._check(width, height)
         if not 0 <= level < len(self.levels):
             raise DataError(f"{self.path} has levels 0 to {len(self.levels) - 1}; level {level} was asked for.")
@@ -114,9 +113,7 @@ class OpenedSlide(ABC):
             out[top - y : bottom - y, left - x : right - x] = inside
         return out
 
-    def read(
-        self, corner_um: tuple[float, float], size_px: tuple[int, int], mpp: float
-    ) -> UInt8[np.ndarray, "height width 3"]:
+    def read(self, corner_um: Um, size_px: Px, mpp: SupportsFloat) -> UInt8[np.ndarray, "height width 3"]:
         """The region whose top-left corner is at `corner_um`, `size_px` (width, height) pixels of `mpp`.
 
         Outside the slide it is white. Pixels come from the coarsest level that is not coarser than asked (2 % of
@@ -128,13 +125,14 @@ class OpenedSlide(ABC):
         Raises:
             DataError: as `read_level`; or an mpp that is not positive.
         """
-        width, height = (int(v) for v in size_px)
+        width, height = (operator.index(v) for v in size_px)
         self._check(width, height)
-        if not (math.isfinite(mpp) and mpp > 0 and all(math.isfinite(v) for v in corner_um)):
+        left, top, mpp = (float(v) for v in (*corner_um, mpp))
+        if not (math.isfinite(mpp) and mpp > 0 and math.isfinite(left) and math.isfinite(top)):
             raise DataError(f"{self.path}: a region at {corner_um} um of {mpp} um a pixel was asked for; mpp is > 0.")
         level = self._level_for(mpp)
-        factor = mpp / self.levels[level].mpp
-        x, y = (float(v) / self.levels[level].mpp for v in corner_um)
+        held = self.levels[level].mpp
+        factor, x, y = mpp / held, left / held, top / held
         whole = round(factor)
         if whole >= 1 and abs(factor / whole - 1) < SAME and (whole == 1 or (_is_whole(x) and _is_whole(y))):
             return self._means(level, round(x), round(y), width, height, whole)
@@ -165,7 +163,7 @@ class OpenedSlide(ABC):
             self._closed = True
             self._release()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "OpenedSlide":
         return self
 
     def __exit__(

@@ -5,7 +5,10 @@ from jaxtyping import UInt8
 
 
 def block_means(image: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    """The mean of every block of `factor` x `factor` pixels, rounded; the sides are multiples of `factor`."""
+    """The mean of every block of `factor` x `factor` pixels; the sides are multiples of `factor`.
+
+    Rounded to the nearest, where the two sums nearest to a half may go either way (Pillow's integers).
+    """
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).reduce(factor))

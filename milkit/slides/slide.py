@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, SupportsFloat, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
+
+Um = tuple[SupportsFloat, SupportsFloat]
+"""x and y in micrometres."""
+Px = tuple[SupportsIndex, SupportsIndex]
+"""x and y, or width and height, in pixels: whole numbers, NumPy's too."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,7 @@ class Slide(Protocol):
         """Width and height in micrometres."""
         ...
 
-    def read(
-        self, corner_um: tuple[float, float], size_px: tuple[int, int], mpp: float
-    ) -> UInt8[np.ndarray, "height width 3"]:
+    def read(self, corner_um: Um, size_px: Px, mpp: SupportsFloat) -> UInt8[np.ndarray, "height width 3"]:
         """The region whose top-left corner is at `corner_um`, `size_px` (width, height) pixels of `mpp`.
 
         Outside the slide it is white. Pixels come from the coarsest level that is not coarser than asked (2 % of
@@ -73,9 +76,7 @@ class Slide(Protocol):
         """
         ...
 
-    def read_level(
-        self, level: int, corner_px: tuple[int, int], size_px: tuple[int, int]
-    ) -> UInt8[np.ndarray, "height width 3"]:
+    def read_level(self, level: SupportsIndex, corner_px: Px, size_px: Px) -> UInt8[np.ndarray, "height width 3"]:
         """Pixels of a level as they are; the corner counts in that level's own pixels. Outside it is white."""
         ...
 
@@ -91,7 +92,7 @@ class Slide(Protocol):
         """Let go of the file."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "Slide": ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
