@@ -122,8 +122,8 @@ def rasterise(
         Where in the mask, and what is there: only the polygon's surroundings are computed.
     """
     points = np.concatenate(rings)
-    x0, y0 = np.clip(np.floor(points.min(0)), 0, shape[::-1]).astype(int)
-    x1, y1 = np.clip(np.ceil(points.max(0)), 0, shape[::-1]).astype(int)
+    x0, y0 = np.clip(np.floor(points.min(0)), 0, shape[::-1]).astype(int).tolist()
+    x1, y1 = np.clip(np.ceil(points.max(0)), 0, shape[::-1]).astype(int).tolist()
     turns = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0) + 1), bool)
     for ring in rings:
         row, x = _crossings(ring, y0, y1)

@@ -15,11 +15,14 @@ from milkit.slides.tissue import TissueMap
 FOLDER = "qc"
 LONGEST = 1600
 """Of the picture, in pixels; tiles of 128 um are then about 13 pixels wide on a slide of 16 mm."""
+ENLARGED = 8
+"""How much a small slide's thumbnail is enlarged at most."""
 TISSUE, INK, FOLD, TILE = (0, 140, 0), (220, 0, 0), (230, 150, 0), (20, 60, 220)
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:15px/1.5 sans-serif;margin:2em auto;max-width:1640px;padding:0 1em}}
-img{{max-width:100%;border:1px solid #bbb}}td{{padding:.1em 1.5em .1em 0;vertical-align:top}}.key{{display:inline-block;width:1em;height:1em;
+img{{max-width:100%;border:1px solid #bbb}}td{{padding:.1em 1.5em .1em 0;vertical-align:top}}
+.key{{display:inline-block;width:1em;height:1em;
 vertical-align:-.15em;margin:0 .3em 0 1em}}</style></head><body>
 <h1>{title}</h1>
 <p><strong>{verdict}</strong></p>
@@ -39,7 +42,7 @@ def write_page(folder: Path, slide_id: str, tiles: Tiles, found: TissueMap) -> P
     pages = folder / FOLDER
     pages.mkdir(parents=True, exist_ok=True)
     data = BytesIO()
-    Image.fromarray(picture(tiles, found)).save(data, "PNG", optimize=False)
+    Image.fromarray(picture(tiles, found)).save(data, "PNG", compress_level=3)
     page = pages / f"{slide_id}.html"
     for path, content in [(pages / f"{slide_id}.png", data.getvalue()), (page, _text(slide_id, tiles, found).encode())]:
         os.replace(write_beside(path, content), path)
@@ -51,7 +54,7 @@ def picture(tiles: Tiles, found: TissueMap) -> UInt8[np.ndarray, "h w 3"]:
     from PIL import Image, ImageDraw
 
     height, width = found.rgb.shape[:2]
-    scale = LONGEST / max(height, width)
+    scale = min(LONGEST / max(height, width), ENLARGED)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = Image.fromarray(found.rgb).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image, "RGBA")

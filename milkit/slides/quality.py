@@ -11,7 +11,6 @@ QUALITY_MPP = 2.0
 """Micrometres a pixel at which blur is measured: nuclear edges show, and slides usually have a level near it."""
 BLOCK_PX = 2048
 """Side of a block that is read at once: 12 MB of pixels."""
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def blur_scores(
@@ -53,7 +52,8 @@ def laplacian_variances(
 
 def grey_of(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
     """Luma, 0..255 (ITU-R BT.601)."""
-    return rgb @ _GREY
+    red, green, blue = (rgb[..., i].astype(np.float32) for i in range(3))
+    return red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
 
 
 def _of_block(slide: Slide, xy_px: np.ndarray, width_px: int, mpp: float) -> np.ndarray:

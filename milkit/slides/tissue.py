@@ -89,7 +89,7 @@ def tissue_of(
     level = rule.saturation if rule.saturation is not None else held_otsu(saturation[~ink])
     tissue = (saturation > level) & ~ink
     tissue = _closed(tissue, rule.close_um / min(px_um)) & ~ink
-    tissue = ~without_small(~tissue, rule.hole_um2 / area) & ~ink
+    tissue = filled(tissue, rule.hole_um2 / area) & ~ink
     tissue = without_small(tissue, rule.smallest_um2 / area)
     return TissueMap(rgb, tissue, ink, fold_of(value, saturation, tissue, area), px_um, float(level))
 
@@ -166,6 +166,16 @@ def without_small(mask: Bool[np.ndarray, "h w"], pixels: float) -> Bool[np.ndarr
     kept = np.bincount(numbered.ravel(), minlength=count + 1) >= pixels
     kept[0] = False
     return kept[numbered]
+
+
+def filled(mask: Bool[np.ndarray, "h w"], pixels: float) -> Bool[np.ndarray, "h w"]:
+    """The mask with holes of fewer pixels filled; what touches the border is no hole."""
+    numbered, count = ndimage.label(~mask)
+    small = np.bincount(numbered.ravel(), minlength=count + 1) < pixels
+    small[0] = False
+    for border in (numbered[0], numbered[-1], numbered[:, 0], numbered[:, -1]):
+        small[border] = False
+    return mask | small[numbered]
 
 
 def resampled(mask: Bool[np.ndarray, "H W"], shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

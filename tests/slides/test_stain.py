@@ -53,8 +53,10 @@ def test_macenko_gives_the_pixels_of_the_published_code(oracle, name):
 def test_reinhard_gives_the_pixels_of_the_published_code_to_one_step(oracle, name):
     # its arithmetic is in float32 and its result truncated: one step of 255 either way
     target = fit_reinhard(oracle["in/target"])
-    np.testing.assert_allclose(target.mean, oracle["out64/reinhard/target/mean"], atol=2e-3)
-    np.testing.assert_allclose(target.sd, oracle["out64/reinhard/target/std"], atol=2e-3)
+    # their white is (0.95047, 1, 1.08883), ours that of the matrix (1.088754), so that grey has no colour:
+    # b differs by 200/3 * 7e-5 * 0.5, a by 500/3 * 1.5e-5 * 0.5
+    np.testing.assert_allclose(target.mean, oracle["out64/reinhard/target/mean"], atol=3e-3)
+    np.testing.assert_allclose(target.sd, oracle["out64/reinhard/target/std"], atol=1e-3)
     for modified, key in [(False, "standard"), (True, "modified")]:
         ours = reinhard(oracle[f"in/{name}"], target, modified=modified)
         assert np.abs(ours.astype(int) - oracle[f"out/reinhard_{key}/{name}"]).max() <= 1

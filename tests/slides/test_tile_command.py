@@ -1,0 +1,189 @@
+"""`milkit tile` from end to end: images as slides, broken ones among them."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from fake_slides import PINK, glass
+from PIL import Image
+
+from milkit.cli import main
+from milkit.slides.tile_slides import slide_id_of
+from milkit.slides.tiles import read_tiles
+
+OPTIONS = ["--tile-um", "100", "--tile-px", "64", "--mpp", "2"]
+
+
+def slide(path, tissue=(slice(50, 150), slice(50, 200)), size=(200, 300)):
+    """A PNG of 300 x 200 pixels (of 2 um: 600 x 400 um), tissue from (100, 100) to (400, 300) um."""
+    rgb = glass(*size)
+    rgb[tissue] = PINK
+    Image.fromarray(rgb).save(path)
+    return path
+
+
+@pytest.fixture
+def slides(tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    slide(folder / "a.png")
+    slide(folder / "b ü.png", (slice(0, 200), slice(0, 300)))
+    return folder
+
+
+def tile(*arguments):
+    return main(["tile", *map(str, arguments), *OPTIONS])
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def test_a_folder_of_slides(slides, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert tile(slides, "--out", out) == 0
+    assert capsys.readouterr().out.splitlines() == ["a: 6 tiles", "b ü: 24 tiles", f"{out}: 2 of 2 slides, 30 tiles"]
+    a = read_tiles(out, "a")
+    assert a.xy_px.tolist() == [[50, 50], [100, 50], [150, 50], [50, 100], [100, 100], [150, 100]]
+    assert a.xy_um.tolist() == (a.xy_px * 2).tolist()
+    assert (a.facts["width_px"], a.facts["tile_px"], a.facts["size_px"]) == (50, 64, [300, 200])
+    assert (out / "a.csv").read_text().splitlines()[0] == "x_px,y_px,x_um,y_um,tissue,blur,pen,fold"
+    page = (out / "qc" / "b ü.html").read_text()
+    assert "24 tiles kept" in page
+    assert 'src="b%20%C3%BC.png"' in page
+    picture = np.array(Image.open(out / "qc" / "a.png"))
+    assert picture.shape == (400, 600, 3)
+    assert (picture == (20, 60, 220)).all(2).sum() > 500  # frames of tiles
+
+
+def test_again_is_kept_and_otherwise_refused(slides, tmp_path, capsys):
+    out = tmp_path / "out"
+    tile(slides, "--out", out)
+    before, times = contents(out), [p.stat().st_mtime_ns for p in sorted(out.iterdir())]
+    assert tile(slides, "--out", out) == 0
+    assert "a: 6 tiles (kept as they were)" in capsys.readouterr().out
+    assert [p.stat().st_mtime_ns for p in sorted(out.iterdir())] == times
+    assert tile(slides, "--out", out, "--tissue", "0.1") == 2
+    assert "tissue was 0.5, now 0.1" in capsys.readouterr().err
+    assert contents(out) == before
+    assert tile(slides, "--out", out, "--tissue", "0.1", "--force") == 0
+    assert len(read_tiles(out, "a")) == 6
+    tile(slides, "--out", out, "--force")
+    assert contents(out) == before  # the same bytes
+    os.utime(slides / "a.png", ns=(1, 1))
+    assert tile(slides, "--out", out) == 2
+    assert "is of another file" in capsys.readouterr().err
+
+
+def test_a_damaged_table_is_made_again(slides, tmp_path):
+    out = tmp_path / "out"
+    tile(slides, "--out", out)
+    before = contents(out)
+    (out / "a.csv").write_text("x_px")
+    (out / "b ü.json").unlink()
+    assert tile(slides, "--out", out) == 0
+    assert contents(out) == before
+
+
+def test_broken_slides_are_named_and_the_others_go_on(slides, tmp_path, capsys):
+    whole = (slides / "a.png").read_bytes()
+    (slides / "empty.svs").write_bytes(b"")
+    (slides / "half.png").write_bytes(whole[: len(whole) // 2])
+    (slides / "text.tif").write_bytes(b"no slide" * 100)
+    out = tmp_path / "out"
+    assert tile(slides, "--out", out) == 1
+    said = capsys.readouterr()
+    for name in ("empty", "half", "text"):
+        assert f"{name}: failed: " in said.err
+        assert not (out / f"{name}.json").exists()
+        assert not (out / f"{name}.csv").exists()
+    assert "2 of 5 slides, 30 tiles" in said.out
+    assert len(read_tiles(out, "b ü")) == 24
+
+
+def test_without_mpp_it_is_asked_for(slides, tmp_path, capsys):
+    assert main(["tile", str(slides / "a.png"), "--out", str(tmp_path / "o"), *OPTIONS[:4]]) == 1
+    assert "--mpp" in capsys.readouterr().err
+    assert not list((tmp_path / "o").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.png", "a.png"], "listed twice"),
+        ([".", "a.png"], "listed twice"),
+        (["a.png", "other/a.jpg"], "Two slides are named 'a'"),
+        (["none.svs"], "There is no slide"),
+        (["other/empty"], "holds no slide"),
+        (["a.png", "--overlap-um", "100"], "--overlap-um is 100.0"),
+        (["a.png", "--workers", "0"], "--workers is 0"),
+        (["a.png", "--include", "Tumor"], "give --mask too"),
+        ([".", "--mask", "m.geojson"], "one file, but there are 2 slides"),
+        (["a.png", "--mask", "m.geojson"], "There is no mask"),
+        (["a.png", "--tiles", "3"], "milkit tile --help"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(slides, tmp_path, capsys, monkeypatch, arguments, said):
+    (slides / "other" / "empty").mkdir(parents=True)
+    slide(slides / "other" / "a.jpg")
+    monkeypatch.chdir(slides)
+    assert tile(*arguments, "--out", tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_tissue_and_one_tile(tmp_path, capsys):
+    slide(tmp_path / "glass.png", (slice(0, 0), slice(0, 0)))
+    slide(tmp_path / "tiny.png", (slice(0, 40), slice(0, 40)), (40, 40))  # 80 um: 0.64 of a tile
+    assert tile(tmp_path / "glass.png", tmp_path / "tiny.png", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert "warning: no tile of glass" in said.err
+    assert len(read_tiles(tmp_path / "out", "glass")) == 0
+    assert "No tile was kept" in (tmp_path / "out" / "qc" / "glass.html").read_text()
+    # less tissue than counts as a piece; with a mask that covers it, it is one tile
+    Image.fromarray(np.full((10, 10), 255, np.uint8)).save(tmp_path / "mask.png")
+    mask = ["--mask", tmp_path / "mask.png", "--no-blur"]
+    assert tile(tmp_path / "tiny.png", "--out", tmp_path / "one", *mask) == 0
+    one = read_tiles(tmp_path / "one", "tiny")
+    assert one.xy_px.tolist() == [[0, 0]]
+    np.testing.assert_allclose(one.tissue, [0.64], atol=1e-4)
+    assert np.isnan(one.blur).all()
+
+
+def test_a_mask_says_what_is_tissue(slides, tmp_path, capsys):
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]]}
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.geojson").write_text(json.dumps(square))
+    out = tmp_path / "out"
+    assert tile(slides, "--out", out, "--mask", tmp_path / "masks") == 1
+    assert "b ü: failed: The folder of masks" in capsys.readouterr().err
+    assert read_tiles(out, "a").xy_px.tolist() == [[0, 0], [50, 0], [0, 50], [50, 50]]
+    both = tmp_path / "both"
+    tile(slides / "a.png", "--out", both, "--mask", tmp_path / "masks", "--and-tissue")
+    assert read_tiles(both, "a").xy_px.tolist() == [[50, 50]]
+
+
+def test_names_of_slides(tmp_path):
+    names = ["a.svs", "a.ome.tif", "TCGA-1.2.svs", "b", "c.OME.TIFF", "d.ome"]
+    assert [slide_id_of(tmp_path / n) for n in names] == ["a", "a", "TCGA-1.2", "b", "c", "d"]
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_same(slides, tmp_path):
+    assert tile(slides, "--out", tmp_path / "one") == 0
+    assert tile(slides, "--out", tmp_path / "two", "--workers", "2") == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_two_real_slides(shared, tmp_path, capsys):
+    folder = shared / "data" / "wsi"
+    arguments = ["tile", str(folder), "--out", str(tmp_path), "--tile-um", "128", "--tile-px", "256", "--no-blur"]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "tcga-cr-7395-01a-01-ts1: failed" in said.err
+    assert "--mpp" in said.err
+    tiles = read_tiles(tmp_path, "cmu-1-small-region")
+    assert tiles.facts["mpp"] == 0.499
+    assert 28 <= len(tiles) <= 36  # 32 when looked at
+    assert tiles.pen.max() == 0
