@@ -95,8 +95,9 @@ def done_already(
         facts = read_facts(out, name)
         if facts is None:
             continue
-        wanted = tiling.settings | {"mpp": mpp}
-        had = facts.get("settings") or {}
+        # a slide whose mpp was given once is not asked for it again
+        wanted = tiling.settings | {"mpp": facts.get("mpp") if mpp is None else mpp}
+        had = {**(facts.get("settings") or {}), "mpp": facts.get("mpp")}
         other = sorted(k for k in {*wanted, *had} if _plain(wanted.get(k)) != _plain(had.get(k)))
         manifest = manifest_paths(out, name)[0]
         if other:
@@ -127,7 +128,6 @@ def tile_one(
             tiles, found = tiles_of(slide, slide_id, tiling)
             if slide_digest(path) != before:
                 raise DataError(f"The slide {path} changed while it was read; tile it again when it is complete.")
-        tiles.facts["settings"]["mpp"] = mpp
         if page:
             write_page(out, slide_id, tiles, found)
     except MilkitError as error:

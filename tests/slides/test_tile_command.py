@@ -71,6 +71,9 @@ def test_again_is_kept_and_otherwise_refused(slides, tmp_path, capsys):
     assert len(read_tiles(out, "a")) == 6
     tile(slides, "--out", out, "--force")
     assert contents(out) == before  # the same bytes
+    assert main(["tile", str(slides), "--out", str(out), *OPTIONS[:4]]) == 0  # the mpp is known by now
+    assert main(["tile", str(slides), "--out", str(out), *OPTIONS[:4], "--mpp", "1.5"]) == 2
+    assert "mpp was 2.0, now 1.5" in capsys.readouterr().err
     os.utime(slides / "a.png", ns=(1, 1))
     assert tile(slides, "--out", out) == 2
     assert "is of another file" in capsys.readouterr().err
