@@ -74,7 +74,7 @@ def fitting(module: Any, arrays: Mapping[str, np.ndarray], names: Names, where: 
             f"{where} has arrays of other shapes than the model of the sizes that its first arrays have: "
             f"{_listed(wrong)} (of linear layers the file has [out, in], milkit [in, out])."
         )
-    new = {ours: _as(array, flat[ours].dtype) for ours, array in new.items()}
+    new = {ours: _as(np.asarray(array), flat[ours].dtype) for ours, array in new.items()}
     bad = [theirs for theirs, (ours, _) in of.items() if not np.isfinite(new[ours]).all()]
     if bad:
         raise DataError(f"{where} has numbers that are not finite in {_listed(bad)}: a training that went wrong.")

@@ -186,47 +186,12 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-LONG = {
-    "PatchCNN",
-    "CLAMMB",
-    "TransMIL",
-    "DTFD",
-    "ACMIL",
-    "ILRA",
-    "S4MIL",
-    "SAABMIL",
-    "SmABMIL",
-    "IBMIL",
-    "RRT",
-    "PatchGCN",
-    "SmTransformerABMIL",
-    "Transformer",
-    "SETMIL",
-    "MambaMIL",
-    "DeepGraphSurv",
-    "TransformerABMIL",
-    "Perceiver",
-    "SmoothABMIL",
-    "ProbSmoothABMIL",
-    "GTP",
-    "PSDeVCEM",
-    "IIBMIL",
-    "MHIM",
-    "CAMIL",
-    "SpatialSparse",
-    "TopicMixture",
-    "TopTiles",
-    "MCViT",
-    "BagOfWords",
-    "DeepAttnMISL",
-    "SumOfPatches",
-    "DeepSets",
-}
-"""Whose compilation takes longest: slow tests."""
+QUICK = {"ABMIL", "BagNet", "BagStatistics", "EmbeddingPooling", "InstancePooling"}
+"""Whose battery is among the fast tests; the others compile for longer, and each has tests of its own beside."""
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow) if k.__name__ in LONG else k for k in get_args(Model)]
+    "kind", [k if k.__name__ in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in get_args(Model)]
 )
 def test_every_model_obeys_every_contract(kind):
     check_all(

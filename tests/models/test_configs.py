@@ -26,7 +26,10 @@ POSITION_AWARE = {
     "ProbSmoothABMIL",
     "SumOfPatches",
     "GTP",
-    "PSDeVCEM", "CAMIL", "SpatialSparse"}
+    "PSDeVCEM",
+    "CAMIL",
+    "SpatialSparse",
+}
 """Models for which the order or the places of instances matter."""
 BAGS = Bags.of([np.array([[1.0, -2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 0.0]], np.float32)])
 
@@ -104,11 +107,12 @@ def test_heads_are_concatenated_and_an_instance_alone_gives_its_own_logits():
 def test_float64_bags_are_computed_in_float64():
     for kind in get_args(Model):
         config = PatchCNN(channels=2, filters=(), kernels=()) if kind is PatchCNN else kind()  # one pixel
-        module = config.build(2, 1, rngs=nnx.Rngs(0))
+        graph, state = nnx.split(nnx.eval_shape(lambda config=config: config.build(2, 1, rngs=nnx.Rngs(0))))
         with jax.enable_x64(True):
             places = jnp.asarray([[[0, 0], [256, 0]], [[0, 0], [0, 0]]], jnp.float32)
             bags = Bags(jnp.asarray(np.asarray(BAGS.x, np.float64)), BAGS.mask, places)
-            assert jax.eval_shape(lambda b, module=module: module(b).logits, bags).dtype == jnp.float64
+            said = jax.eval_shape(lambda s, b, graph=graph: nnx.merge(graph, s)(b).logits, state, bags)
+            assert said.dtype == jnp.float64, kind.__name__
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def page(root):
     return (root / "docs" / "models.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_examples_run(page):
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2

@@ -34,9 +34,11 @@ def test_the_network_is_convolutions_maxima_and_layers_and_the_model_after_it():
     module = config.build(13 * 13 * 2, 1, rngs=nnx.Rngs(0))  # 13 -> 10 -> 5 -> 3 -> 1: an odd column is left out
     x = np.random.default_rng(0).normal(size=(4, 13 * 13 * 2)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
-        found = module(Bags.of([x, x[:2]]))
+        found = jax.jit(lambda bags: module(bags))(Bags.of([x, x[:2]]))
     embeddings = np.stack([encoded(one.reshape(13, 13, 2), module) for one in x])
-    expected = module.model(Bags.of([embeddings.astype(np.float32), embeddings[:2].astype(np.float32)]))
+    expected = jax.jit(lambda bags: module.model(bags))(
+        Bags.of([embeddings.astype(np.float32), embeddings[:2].astype(np.float32)])
+    )
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.attention, expected.attention, rtol=1e-5, atol=1e-6)
     mean = (np.asarray(found.attention)[0] * embeddings).sum(0)
@@ -81,8 +83,9 @@ def test_training_turns_and_prediction_does_not():
     config = PatchCNN(ABMIL((), 4), channels=3, filters=(3,), kernels=(3,), hidden=(5,), turn=True, restain=0.2)
     module = config.build(8 * 8 * 3, 1, rngs=nnx.Rngs(0))
     bags = Bags.of(np.random.default_rng(0).uniform(-1, 1, (3, 192)).astype(np.float32))
-    plain = module(bags).logits
-    drawn = [module(bags, deterministic=False, rngs=nnx.Rngs(dropout=s)).logits for s in (1, 1, 2)]
+    plain = jax.jit(lambda: module(bags).logits)()
+    draw = jax.jit(lambda key: module(bags, deterministic=False, rngs=nnx.Rngs(dropout=key)).logits)
+    drawn = [draw(jax.random.key(s)) for s in (1, 1, 2)]
     assert (drawn[0] == drawn[1]).all()
     assert (drawn[0] != drawn[2]).all()
     assert (plain != drawn[0]).all()
