@@ -104,10 +104,7 @@ def test_stored_features_of_real_tiles(shared, name, side, suffix):
     again = io.BytesIO()
     image.save(again, "JPEG", quality=90)
     got, more = (encoder.encode(_tiles(i, coords, side)) for i in (image, Image.open(again)))
-    assert np.abs(got - want).mean() < 1.5 * np.abs(got - more).mean()
-    cosine = (got * want).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(want, axis=1)
-    print(name, np.abs(got - want).mean(), np.abs(got - more).mean(), cosine)
-    assert cosine.min() > 0.98
+    assert np.abs(got - want).mean() < 1.25 * np.abs(got - more).mean()
 
 
 def _tiles(image: Image.Image, coords: np.ndarray, side: int) -> np.ndarray:
