@@ -39,6 +39,7 @@ class TiffslideSlide(OpenedSlide):
             value, source = given_or_found(path, mpp, found, "tiffslide's properties (tiffslide.mpp-x)")
             sizes = [(int(w), int(h)) for w, h in self._slide.level_dimensions]
             super().__init__(path, value, sizes, {**properties, "milkit.mpp-source": source})
+            self._pixels(0, 0, 0, 1, 1)  # whether its compression can be decoded is said only then
         except DataError:
             self._slide.close()
             raise
