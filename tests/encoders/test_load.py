@@ -81,6 +81,7 @@ def test_every_known_encoder_states_what_it_takes():
             assert known.width == network.width * (2 if network.pool == "class_mean" else 1), name
 
 
+@pytest.mark.parity  # with what else needs other frameworks
 def test_an_onnx_file(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
