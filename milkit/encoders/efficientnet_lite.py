@@ -38,10 +38,11 @@ class EfficientNetLite0:
         """
         taker = Taker(arrays)
         stem = folded(taker, "_conv_stem", "_bn0", (STEM, 3, 3, 3), EPSILON)
-        blocks, before = [], STEM
+        blocks: list[dict[str, Any]] = []
+        before = STEM
         for size, _, expansion, after in _plan():
             inner, theirs = before * expansion, f"_blocks.{len(blocks)}"
-            block = {}
+            block: dict[str, Any] = {}
             if expansion > 1:
                 shape = (inner, before, 1, 1)
                 block["expand"] = folded(taker, f"{theirs}._expand_conv", f"{theirs}._bn0", shape, EPSILON)

@@ -18,17 +18,22 @@ Precision = Literal["float32", "bfloat16"]
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What features are made with.
+    """What features are made with."""
 
-    Attributes:
-        name: written beside the features.
-        width: features of a tile; 0 where it is known only once a tile was encoded.
-        side: pixels a side that it takes tiles at; 0 where it takes any.
-    """
+    @property
+    def name(self) -> str:
+        """Written beside the features."""
+        ...
 
-    name: str
-    width: int
-    side: int
+    @property
+    def width(self) -> int:
+        """Features of a tile; 0 where it is known only once a tile was encoded."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """Pixels a side that it takes tiles at; 0 where it takes any."""
+        ...
 
     def encode(self, tiles: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
         """Features of tiles, in float32."""

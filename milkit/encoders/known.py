@@ -1,7 +1,7 @@
 """Published encoders by name: which network, what it takes, who may use it. Their weights are never part of milkit.
 
-Facts are those of the models' own cards: architecture, input, normalisation, which tokens are the features, licence.
-Licences were noted when this was written; the card that comes with a file is what holds.
+Architecture, input, normalisation, which tokens are the features, licence: taken from tools that load these files, and
+in part from memory, without the files themselves. The card that comes with a file is what holds.
 """
 
 from typing import NamedTuple

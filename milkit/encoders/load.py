@@ -35,7 +35,9 @@ def load_encoder(
     if isinstance(encoder, str) and (encoder.endswith(".onnx") or ":" in encoder):
         if weights is not None:
             raise ConfigError(f"Encoder {encoder} brings its own weights; leave {weights} (--weights) out.")
-        return OnnxEncoder(Path(encoder), batch=batch) if encoder.endswith(".onnx") else imported(encoder, batch=batch)
+        if encoder.endswith(".onnx"):
+            return OnnxEncoder(Path(encoder), batch=batch)
+        return imported(encoder, batch=batch)
     if isinstance(encoder, str) and encoder not in KNOWN:
         raise ConfigError(
             f"There is no encoder {encoder!r}{nearest(encoder, KNOWN)}. A function of one's own is named "

@@ -51,8 +51,11 @@ class ViT:
     """Its input."""
 
     def __post_init__(self) -> None:
-        sizes = {"width": "[0, inf)", "depth": "[0, inf)", "patch": "[0, inf)", "registers": "[-1, inf)"}
-        check_fields(self, "encoder", heads="[1, inf)", epsilon="(0, 1)", **sizes)
+        read = "[0, inf)"  # 0 is read off the file
+        check_fields(
+            self, "encoder", heads="[1, inf)", epsilon="(0, 1)", width=read, depth=read, patch=read,
+            registers="[-1, inf)",
+        )  # fmt: skip
         if self.patch and self.pixels.side % self.patch:
             raise ConfigError(f"encoder.pixels.side is {self.pixels.side}, no multiple of the patch of {self.patch}.")
 

@@ -119,8 +119,8 @@ def read_tiles(folder: Path | str, slide_id: str) -> Tiles:
         if name.startswith("x") and name.endswith("_px") and name != "x_px"
     }
     xy_px = np.stack([at["x_px"], at["y_px"]], 1).astype(np.int64)
-    quality = (at[name].astype(np.float32) for name in COLUMNS[4:])
-    return Tiles(facts, xy_px, (xy_px * float(facts["mpp"])).astype(np.float32), *quality, context)
+    tissue, blur, pen, fold = (at[name].astype(np.float32) for name in COLUMNS[4:])
+    return Tiles(facts, xy_px, (xy_px * float(facts["mpp"])).astype(np.float32), tissue, blur, pen, fold, context)
 
 
 def write_tiles(folder: Path, slide_id: str, tiles: Tiles) -> None:

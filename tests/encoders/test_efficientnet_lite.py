@@ -94,7 +94,7 @@ def test_a_batch_below_one_is_refused():
 
 @pytest.mark.parametrize(("name", "side", "suffix"), [("ucsb_breast", 128, "jpg"), ("glas", 112, "jpg")])
 def test_stored_features_of_real_tiles(shared, name, side, suffix):
-    """The stored ones are of the lossless images, ours of JPEGs: their distance is what one more JPEG pass makes."""
+    """As near as one more JPEG pass brings them; that loss of the images is the cause is likely, not proven."""
     weights = dict(np.load(shared / "data/weights/efficientnet_lite0_imagenet_f16.npz"))
     encoder = NetworkEncoder("lite", EfficientNetLite0(), weights)
     with h5py.File(shared / f"data/features_efflite0/{name}.h5") as file:

@@ -38,7 +38,9 @@ def test_resized_as_pillow_does(kind, size, to):
     np.testing.assert_array_equal(np.floor(exact + 0.5)[clear], lines[clear])
     want = np.asarray(Image.fromarray(tile).resize((to, to), Image.Resampling[kind.upper()]), np.float32)
     got = np.asarray(Pixels(to, kind, mean=(0.0,) * 3, std=(1 / 255,) * 3).prepare(jnp.asarray(tile[None])))[0]
-    assert np.abs(got - want).max() <= 1 + 1e-3  # such halves, one a pass at most
+    gap = np.abs(got - want)
+    assert gap.max() <= 2 + 1e-3  # a half of the first pass may push a value of the second over its own
+    assert (gap > 1.5).mean() < 1e-4
 
 
 def test_the_centre_of_a_larger_tile():
