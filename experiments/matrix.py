@@ -74,7 +74,7 @@ def cost(name: str, config: Any, out: Path) -> dict[str, Any]:
     graph, parameters, rest = parts
 
     def loss(parameters: Any, rest: Any, bags: Any) -> Any:
-        module = nnx.merge(graph, parameters, rest)
+        module = nnx.merge(graph, parameters, rest, copy=True)
         output = module(bags, deterministic=False, rngs=nnx.Rngs(0))
         return bag_losses(whole, output, batch_of(bags, 1)).sum()
 

@@ -172,3 +172,30 @@ def test_configs_that_change_or_do_not_survive_json_are_caught():
     for config in (Mutable(), Toy(width=np.int64(4)), Toy(width=[4])):
         with pytest.raises(AssertionError, match="frozen dataclass of plain values"):
             CHECKS["config"](config, 6, 1)
+
+
+@dataclass(frozen=True)
+class PerRegion:
+    """A model with a parameter that bags of fewer than 70 instances do not reach."""
+
+    reached: bool = True
+
+    def build(self, in_features, out_features, *, rngs):
+        return PerRegionModule(self.reached, in_features, out_features, rngs=rngs)
+
+
+class PerRegionModule(nnx.Module):
+    def __init__(self, reached, in_features, out_features, *, rngs):
+        self.reached, self.shift = reached, nnx.Param(jnp.zeros(out_features))
+        self.layer = nnx.Linear(in_features, out_features, rngs=rngs)
+
+    def __call__(self, bags, *, deterministic=True, rngs=None):
+        count = bags.mask.sum(1, keepdims=True)
+        logits = jnp.where(bags.mask[..., None], self.layer(bags.x), 0).sum(1) / jnp.maximum(count, 1)
+        return Output(logits + jnp.where((count > 70) & self.reached, self.shift[...], 0.0))
+
+
+def test_a_parameter_that_only_long_bags_reach_has_a_gradient():
+    CHECKS["gradients"](PerRegion(), 4, 1)
+    with pytest.raises(AssertionError, match="shift has none"):
+        CHECKS["gradients"](PerRegion(reached=False), 4, 1)
