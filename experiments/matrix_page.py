@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from experiments.matrix_rows import ABSENT, BASELINES
+from experiments.matrix_rows import ABSENT, BASELINES, SETS
 from milkit.metrics.comparison import corrected_t_test
 from milkit.metrics.verdict import holm
 
-SETS = ("musk1", "fox", "tiger", "elephant", "musk2")
 TESTS = ("single_concept", "multi_concept", "false_frequency")
 MARKS = {"respects": "yes", "fails": "**no**", "did not learn": "-", "undecided": "?"}
 

@@ -11,6 +11,8 @@ from typing import Any, get_args
 from milkit import models
 from milkit.models import Model
 
+SETS = ("musk1", "fox", "tiger", "elephant", "musk2")
+"""The classic sets."""
 WIDE = 32
 WIDTHS = {
     "width": WIDE, "attention": WIDE, "joint": WIDE, "query": WIDE, "mlp": WIDE, "heads": 4, "cross_heads": 4,

@@ -39,6 +39,7 @@ from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import MLP, Init, dropout_or_none, linear, masked_softmax
 from milkit.nn.blockwise import attend
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
 from milkit.nn.running import weighted_sum
 from milkit.nn.smooth import Edges, Sm, edges_of
@@ -201,7 +202,7 @@ class SmTransformerABMILModule(SmABMILModule):
         features = self.encoder.out_features
         self.add_self = config.add_self
         self.layers = nnx.List([SmLayer(features, config, rngs=rngs) for _ in range(config.layers)])
-        self.norm = _norm(features, rngs)
+        self.norm = layer_norm(features, rngs)
 
     def encoded(
         self,
@@ -229,11 +230,11 @@ class SmLayer(nnx.Module):
         def layer(a: int, b: int, use_bias: bool = True) -> nnx.Linear:
             return linear(a, b, rngs=rngs, init=config.init, use_bias=use_bias)
 
-        self.norm = _norm(features, rngs)
+        self.norm = layer_norm(features, rngs)
         self.qkv = layer(features, 3 * width, use_bias=False)
         self.sm = sm_of(config)
         self.inward = layer(features, width) if features != width else None
-        self.mlp_norm = _norm(width, rngs) if config.mlp else None
+        self.mlp_norm = layer_norm(width, rngs) if config.mlp else None
         self.mlp = nnx.List([layer(width, 4 * width), layer(4 * width, width)] if config.mlp else [])
         self.outward = layer(width, features) if features != width else None
         self.dropout = dropout_or_none(config.dropout) if config.mlp else None
@@ -261,7 +262,3 @@ class SmLayer(nnx.Module):
             first, second = self.mlp
             y = y + drop(second(drop(jax.nn.gelu(first(self.mlp_norm(y)), approximate=False))))
         return y if self.outward is None else self.outward(y)
-
-
-def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)

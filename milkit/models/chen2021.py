@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 from milkit.fields import check_fields
 from milkit.nn import MLP, AttentionPool, dropout_or_none, linear
 from milkit.nn.graph import neighbour_softmax, neighbours_of
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.masked import masked_softmax
 from milkit.nn.running import weighted_sum
 from milkit.nn.smooth import Edges, adjacent, edges_of
@@ -92,7 +93,7 @@ class GENConv(nnx.Module):
         self.temperature = nnx.Param(jnp.ones((1,)))
         """The inverse temperature of the softmax: 0 is the mean of the neighbours, much is their maximum."""
         self.wide = linear(width, 2 * width, rngs=rngs, use_bias=bias)
-        self.norm = _norm(2 * width, rngs)
+        self.norm = layer_norm(2 * width, rngs)
         self.narrow = linear(2 * width, width, rngs=rngs, use_bias=bias)
 
     def __call__(
@@ -110,7 +111,7 @@ class PatchGCNModule(nnx.Module):
         self.count, self.radius_um, width = config.neighbours, config.radius_um, config.width
         self.projection = MLP(in_features, (width,), rngs=rngs, dropout=config.dropout)
         self.convolutions = nnx.List([GENConv(width, rngs=rngs, bias=config.bias) for _ in range(config.convolutions)])
-        self.norms = nnx.List([_norm(width, rngs) for _ in range(config.convolutions - 1)])
+        self.norms = nnx.List([layer_norm(width, rngs) for _ in range(config.convolutions - 1)])
         self.dropout = dropout_or_none(config.convolution_dropout)
         whole = width * (config.convolutions + 1)
         self.join = MLP(whole, (whole,), rngs=rngs, dropout=config.dropout)
@@ -154,7 +155,7 @@ class TorchmilPatchGCNModule(nnx.Module):
         self.count, self.radius_um, width = config.neighbours, config.radius_um, config.width
         widths = [in_features] + [width] * (config.convolutions - 1)
         self.convolutions = nnx.List([linear(w, width, rngs=rngs) for w in widths])
-        self.norms = nnx.List([_norm(width, rngs) for _ in widths])
+        self.norms = nnx.List([layer_norm(width, rngs) for _ in widths])
         self.dropout = dropout_or_none(config.dropout)
         self.join = MLP(in_features + width * config.convolutions, (width,), rngs=rngs, dropout=config.dropout)
         self.pool = AttentionPool(width, config.attention or width, gated=False, rngs=rngs)
@@ -185,7 +186,3 @@ class TorchmilPatchGCNModule(nnx.Module):
         pooled, attention = self.pool(h, mask)
         embedding = pooled[:, 0].astype(h.dtype)
         return Output(self.classifier(embedding), attention=attention, embedding=embedding)
-
-
-def _norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)

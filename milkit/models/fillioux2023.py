@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_max
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.order import as_given
 from milkit.nn.state_space import AT_ONCE, DiagonalStateSpace
 from milkit.types import Bags, Output
@@ -67,7 +68,7 @@ class S4MILModule(nnx.Module):
         self.activation = config.activation
         self.encoder = linear(in_features, config.width, rngs=rngs)
         self.dropout = dropout_or_none(config.dropout)
-        self.norm = nnx.LayerNorm(config.width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+        self.norm = layer_norm(config.width, rngs)
         self.sequence = DiagonalStateSpace(config.width, config.states, rngs=rngs, at_once=config.at_once)
         self.classifier = linear(config.width, out_features, rngs=rngs)
 

@@ -31,6 +31,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.fields import check_fields
 from milkit.nn import AttentionPool, Init, dropout_or_none, linear, masked_softmax
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.nystrom import AT_ONCE, NystromAttention
 from milkit.nn.query_attention import check_heads
 from milkit.nn.running import weighted_sum
@@ -90,7 +91,7 @@ class CAMILModule(nnx.Module):
         self.count, self.radius_um = config.neighbours, config.radius_um
         self.encoder = linear(in_features, width, rngs=rngs, init=init) if in_features != width else None
         self.dropout = dropout_or_none(config.dropout)
-        self.norm = nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+        self.norm = layer_norm(width, rngs)
         self.nystrom = NystromAttention(
             width,
             rngs=rngs,

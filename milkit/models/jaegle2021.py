@@ -30,8 +30,9 @@ from jaxtyping import Array, Bool, Float
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear
 from milkit.nn.blockwise import attend, weights_of
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
-from milkit.nn.transformer import FeedForward, TransformerLayer, layer_norm
+from milkit.nn.transformer import FeedForward, TransformerLayer
 from milkit.types import Bags, Output
 
 

@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Float, Int
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_max, masked_mean, masked_softmax
 from milkit.nn.graph import AT_ONCE
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.row_blocks import in_row_blocks
 from milkit.nn.running import weighted_sum
 from milkit.types import Bags, Output
@@ -81,7 +82,7 @@ class WiKGModule(nnx.Module):
         attends = config.pooling == "attention"
         self.hidden = linear(e, e // 2, rngs=rngs) if attends else None
         self.score = linear(e // 2, 1, rngs=rngs, use_bias=False) if attends else None
-        self.norm = nnx.LayerNorm(e, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+        self.norm = layer_norm(e, rngs)
         self.classifier = linear(e, out_features, rngs=rngs)
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:

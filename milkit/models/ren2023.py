@@ -51,8 +51,8 @@ from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.models.ren2023_parts import LibraryLayer, Questions, Stage
 from milkit.nn import linear
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
-from milkit.nn.transformer import layer_norm
 from milkit.types import Bags, Batch, Output
 
 

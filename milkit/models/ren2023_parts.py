@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.nn import dropout_or_none, linear
 from milkit.nn.blockwise import attend, weights_of
-from milkit.nn.transformer import FeedForward, layer_norm
+from milkit.nn.layer_norm import layer_norm
+from milkit.nn.transformer import FeedForward
 
 
 class CrossAttention(nnx.Module):

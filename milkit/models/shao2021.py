@@ -31,6 +31,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.errors import ConfigError, DataError
 from milkit.fields import check_fields
 from milkit.nn import linear
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.nystrom import AT_ONCE, NystromAttention
 from milkit.nn.ppeg import PPEG, cells_of
 from milkit.nn.squares import as_instances, as_tokens, squares_of
@@ -101,7 +102,7 @@ class Layer(nnx.Module):
     """x + attention(norm(x)), and what the first token takes from each."""
 
     def __init__(self, config: TransMIL, *, rngs: nnx.Rngs):
-        self.norm = _norm(config.width, rngs)
+        self.norm = layer_norm(config.width, rngs)
         self.attention = NystromAttention(
             config.width,
             rngs=rngs,
@@ -133,7 +134,7 @@ class TransMILModule(nnx.Module):
         self.class_token = nnx.Param(jax.random.normal(rngs.params(), (config.width,)))
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
         self.ppeg = PPEG(config.width, rngs=rngs)
-        self.norm = _norm(config.width, rngs)
+        self.norm = layer_norm(config.width, rngs)
         self.classifier = linear(config.width, out_features, rngs=rngs)
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
@@ -190,7 +191,3 @@ def _coords(bags: Bags) -> Float[Array, "b n 2"]:
             "give a store with coordinates in micrometres, or positions='square'."
         )
     return bags.coords_um
-
-
-def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)

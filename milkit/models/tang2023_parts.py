@@ -14,6 +14,7 @@ from milkit.models.li2021 import DSMIL
 from milkit.nn import dropout_or_none, linear, masked_softmax
 from milkit.nn.bias_free_attention import Activation, BiasFreeAttention
 from milkit.nn.instance_ppeg import on_instances
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.nystrom import NystromAttention
 from milkit.nn.ppeg import PPEG
 from milkit.nn.running import weighted_sum
@@ -162,11 +163,6 @@ def in_front(mask: Bool[Array, "b n"]) -> tuple[Int[Array, "b n 1"], Int[Array, 
     order = jnp.argsort(~mask, axis=1, stable=True)
     rows = jnp.where(jnp.arange(mask.shape[1]) < mask.sum(1)[:, None], order, -1)
     return rows[..., None], jnp.where(mask, jnp.cumsum(mask, 1) - 1, -1)[..., None]
-
-
-def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """PyTorch's."""
-    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
 class Merge(nnx.Module):

@@ -46,6 +46,7 @@ from milkit.nn import dropout_or_none, linear, masked_softmax
 from milkit.nn.bias_free_attention import Activation, BiasFreeAttention, activated
 from milkit.nn.depthwise import depthwise
 from milkit.nn.instance_ppeg import on_instances
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.ppeg import PPEG
 from milkit.nn.query_attention import check_heads
 from milkit.nn.regions import Regions, from_regions, regions_of, to_regions
@@ -239,9 +240,9 @@ class Layer(nnx.Module):
 
     def __init__(self, config: RRT, attention: Regional | CrossRegional, *, rngs: nnx.Rngs):
         width = config.width
-        self.norm, self.attention = _norm(width, rngs), attention
+        self.norm, self.attention = layer_norm(width, rngs), attention
         self.dropout = dropout_or_none(config.attention_dropout)
-        self.norm2 = _norm(width, rngs) if config.feed_forward else None
+        self.norm2 = layer_norm(width, rngs) if config.feed_forward else None
         sizes = [(width, 4 * width), (4 * width, width)] if config.feed_forward else []
         self.mlp = nnx.List([linear(a, c, rngs=rngs, init="glorot") for a, c in sizes])
 
@@ -271,7 +272,7 @@ class RRTModule(nnx.Module):
         attentions: list[Any] = [Regional(config, rngs=rngs) for _ in range(config.layers)]
         attentions.append(CrossRegional(config, rngs=rngs))
         self.layers = nnx.List([Layer(config, attention, rngs=rngs) for attention in attentions])
-        self.norm = _norm(width, rngs)
+        self.norm = layer_norm(width, rngs)
         self.pool = BiasFreeAttention(
             width, config.attention, rngs=rngs, activation=config.pool_activation, gated=config.gated, init="glorot"
         )
@@ -305,7 +306,3 @@ class RRTModule(nnx.Module):
             found[f"layer{i}"] = x
         found["encoded"] = self.norm(x + start if self.config.shortcut else x)
         return found
-
-
-def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)

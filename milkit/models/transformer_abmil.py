@@ -24,8 +24,9 @@ from jaxtyping import Array, Bool, Float
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import AttentionPool, linear
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
-from milkit.nn.transformer import TransformerLayer, layer_norm
+from milkit.nn.transformer import TransformerLayer
 from milkit.types import Bags, Output
 
 

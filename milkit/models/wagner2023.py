@@ -43,8 +43,9 @@ from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_mean
 from milkit.nn.blockwise import Bias, alibi, alibi_slopes
 from milkit.nn.class_token import in_front, on_instances
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
-from milkit.nn.transformer import Activation, TransformerLayer, layer_norm
+from milkit.nn.transformer import Activation, TransformerLayer
 from milkit.types import Bags, Output
 
 

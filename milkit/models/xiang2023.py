@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.fields import check_fields
 from milkit.nn import linear
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
 from milkit.types import Bags, Output
 
@@ -113,9 +114,7 @@ class Attend(nnx.Module):
         self.inner = layer(e, 3 * e)  # the attention's own projections of query, key and value, side by side
         self.out, self.hidden = layer(e, e), layer(e, e)
         self.gate = layer(query_features, e) if gated else None
-        self.norms = nnx.List(
-            [nnx.LayerNorm(e, epsilon=1e-5, use_fast_variance=False, rngs=rngs) for _ in range(2 * config.layer_norm)]
-        )
+        self.norms = nnx.List([layer_norm(e, rngs) for _ in range(2 * config.layer_norm)])
 
     def __call__(
         self, query: Float[Array, "b m q"], keys: Float[Array, "b n k"], mask: Bool[Array, "b n"]

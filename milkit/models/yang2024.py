@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.fields import check_fields
 from milkit.nn import AttentionPool, dropout_or_none, linear
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.order import Order, as_given, backwards, strided
 from milkit.nn.selective_scan import AT_ONCE, Mamba
 from milkit.types import Bags, Output
@@ -87,7 +88,7 @@ class MambaMILModule(nnx.Module):
         self.rate, self.gaps = config.rate, config.compat == "authors"
         self.encoder = linear(in_features, config.width, rngs=rngs, init="glorot")
         self.dropout = dropout_or_none(config.dropout)
-        self.norms = nnx.List([_norm(config.width, rngs) for _ in range(config.layers)])
+        self.norms = nnx.List([layer_norm(config.width, rngs) for _ in range(config.layers)])
         self.layers = nnx.List(
             [
                 Mamba(
@@ -103,7 +104,7 @@ class MambaMILModule(nnx.Module):
                 for _ in range(config.layers)
             ]
         )
-        self.norm = _norm(config.width, rngs)
+        self.norm = layer_norm(config.width, rngs)
         self.pool = AttentionPool(config.width, config.attention, gated=False, rngs=rngs, init="glorot")
         self.classifier = linear(config.width, out_features, rngs=rngs, init="glorot")
 
@@ -144,7 +145,3 @@ class MambaMILModule(nnx.Module):
         if self.variant == "bimamba":
             return [None, backwards(count, n)]
         return [None, strided(count, n, self.rate, gaps=self.gaps)]
-
-
-def _norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)

@@ -41,8 +41,9 @@ from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import MLP, dropout_or_none, linear
 from milkit.nn.class_token import in_front, on_instances
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
-from milkit.nn.transformer import TransformerLayer, layer_norm
+from milkit.nn.transformer import TransformerLayer
 from milkit.types import Bags, Output
 
 

@@ -42,9 +42,10 @@ from milkit.errors import ConfigError, DataError
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_softmax
 from milkit.nn.blockwise import attend
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.ppeg import cells_of
 from milkit.nn.row_blocks import in_row_blocks
-from milkit.nn.transformer import FeedForward, layer_norm
+from milkit.nn.transformer import FeedForward
 from milkit.types import Bags, Output
 
 Compat = Literal["correct", "torchmil"]

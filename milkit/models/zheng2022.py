@@ -36,11 +36,11 @@ from jaxtyping import Array, Bool, Float
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear
 from milkit.nn.graph import AT_ONCE, attend, gather
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.mincut import cut_loss, orthogonality_loss, pooled_by, shares_of
 from milkit.nn.query_attention import check_heads
 from milkit.nn.row_blocks import in_row_blocks
 from milkit.nn.smooth import Edges, adjacent, edges_of
-from milkit.nn.transformer import layer_norm
 from milkit.types import Bags, Batch, Output
 
 

@@ -14,15 +14,11 @@ from jaxtyping import Array, Bool, Float
 from milkit.nn.blockwise import Bias, attend, weights_of
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.initialisers import linear
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.products import tall_dot
 
 Activation = Literal["gelu", "relu"]
 """Of an MLP of two layers: "gelu" after the first one; "relu" after either, as in MIL-Lab's."""
-
-
-def layer_norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm as PyTorch has it (epsilon 1e-5), its variance taken in two passes."""
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
 class SelfAttention(nnx.Module):

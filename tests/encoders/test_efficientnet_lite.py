@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from milkit.encoders.efficientnet_lite import BLOCKS, EfficientNetLite0
+from benchmarks.encoders import weights
+from milkit.encoders.efficientnet_lite import EfficientNetLite0
 from milkit.encoders.encoder import NetworkEncoder
 from milkit.encoders.pixels import Pixels
 from milkit.errors import ConfigError, DataError
@@ -18,40 +19,16 @@ from milkit.pixel.efficientnet_lite import EfficientNetLite0 as Trunk
 NETWORK = EfficientNetLite0(Pixels(64))
 
 
-def arrays() -> dict[str, np.ndarray]:
-    """Random weights in the package's naming."""
-    rng, found = np.random.default_rng(0), {}
-
-    def add(conv, norm, *shape):
-        found[f"{conv}.weight"] = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
-        for leaf, low, high in (("weight", 0.5, 1.5), ("bias", -0.5, 0.5), ("running_mean", -0.5, 0.5)):
-            found[f"{norm}.{leaf}"] = rng.uniform(low, high, shape[0]).astype(np.float32)
-        found[f"{norm}.running_var"] = rng.uniform(0.5, 1.5, shape[0]).astype(np.float32)
-
-    add("_conv_stem", "_bn0", 32, 3, 3, 3)
-    before, i = 32, 0
-    for repeats, size, _, expansion, after in BLOCKS:
-        for _ in range(repeats):
-            inner, at = before * expansion, f"_blocks.{i}"
-            if expansion > 1:
-                add(f"{at}._expand_conv", f"{at}._bn0", inner, before, 1, 1)
-            add(f"{at}._depthwise_conv", f"{at}._bn1", inner, 1, size, size)
-            add(f"{at}._project_conv", f"{at}._bn2", after, inner, 1, 1)
-            before, i = after, i + 1
-    add("_conv_head", "_bn1", 1280, 320, 1, 1)
-    return found
-
-
 @pytest.fixture(scope="module")
 def encoder():
-    return NetworkEncoder("lite", NETWORK, arrays(), batch=2)
+    return NetworkEncoder("lite", NETWORK, weights(), batch=2)
 
 
 def test_the_trunk_that_takes_masks_gives_the_same(encoder):
     tiles = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     config = Trunk()
     trunk = config.build(3, rngs=nnx.Rngs(0))
-    config.load(trunk, arrays())
+    config.load(trunk, weights())
     x = NETWORK.pixels.prepare(jnp.asarray(tiles))
     last, _ = trunk(x, jnp.ones(x.shape[:3], bool))[-1]
     want = np.asarray(last).mean((1, 2))
@@ -74,7 +51,7 @@ def test_what_a_store_says_of_it(encoder):
 
 
 def test_weights_that_do_not_fit_are_all_named():
-    bad = arrays()
+    bad = weights()
     del bad["_bn1.bias"]
     bad["extra.weight"] = np.zeros(3)
     bad["_fc.weight"] = np.zeros((2, 1280))

@@ -56,14 +56,7 @@ FILES = {
 STATED = {"ilra": {"heads": 4}, "ilra_ln": {"heads": 4}, "millab_ilra": {"heads": 4}}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def imported(folder, name, arrays, stated=()):

@@ -29,14 +29,7 @@ WEIGHTS = {"_fc1.0": "encoder", "classifier": "classifier"}
 KNOWN = {"prob", "y_hat", "fc1", "s4", "bag_embedding", "logits", "hazards", "S"}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def everything(module, bags, cotangent):

@@ -1,6 +1,5 @@
 """Additive MIL against arrays of the authors' code, and what it is for: contributions that sum to the logits."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,14 +23,7 @@ FIXTURE = Fixture(
 )
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def without_biases(weights):

@@ -12,15 +12,7 @@ from milkit.models.li2018 import ChebyshevConvolution, DeepGraphSurv
 from milkit.nn.smooth import edges_of
 from milkit.types import Bags
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 FIXTURE = Fixture(

@@ -10,15 +10,7 @@ from parity import GRADIENT_TOLERANCE, Fixture, Reference, close, load, partners
 from milkit.models.li2024 import WiKG, best_matches
 from milkit.types import Bags
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 LAYERS = {"W_head": "head", "W_tail": "tail", "fc": "classifier", "_fc1.0": "projection"}

@@ -13,15 +13,7 @@ from milkit.models.ren2023 import IIBMIL, moved, soft_labels
 from milkit.train.state import forward
 from milkit.types import Bags, Batch, Output
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def norm(theirs, ours):

@@ -11,15 +11,7 @@ from milkit.errors import ConfigError
 from milkit.models.rymarczyk2021 import SAABMIL, KernelAttention
 from milkit.types import Bags
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 KERNELS = {"att_gauss": "gaussian", "att_inv_q": "inverse_quadratic", "att_module": "module", "dot": "dot"}

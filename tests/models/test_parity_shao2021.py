@@ -38,14 +38,7 @@ STAGES = {
 READ_OFF = {"logits", "prob", "y_hat", "bag_embedding", "nystrom1", "attn_raw", *STAGES}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda f: f.file)

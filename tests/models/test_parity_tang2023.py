@@ -24,14 +24,7 @@ TEACHER = {"teacher_feat", "teacher_score", "inst_score"}
 STUDENT = {"student_logits", "student_cl_loss", "student_len_keep", "student_mask_ids", "dstudent_dx"}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def of_norm(theirs, ours):

@@ -18,14 +18,7 @@ from milkit.types import Bags
 NARROW = {"width": 32, "regions": 4, "heads": 4, "cross_heads": 4, "kernel": 5, "compat": "authors"}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def of_queries_and_values(bias):

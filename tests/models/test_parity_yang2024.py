@@ -16,14 +16,7 @@ WEIGHTS = {"_fc1.0": "encoder", "classifier": "classifier", "attention.0": "pool
 KNOWN = {"logits", "prob", "y_hat", "fc1", "mamba0", "mamba1", "normed", "attn_raw", "bag_embedding"}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def fixture_of(variant, at_once):

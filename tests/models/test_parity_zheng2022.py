@@ -13,15 +13,7 @@ from milkit.nn.mincut import cut_loss, orthogonality_loss
 from milkit.nn.smooth import Edges, edges_of
 from milkit.types import Bags, Batch
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision: these tests compile much and compute little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def norm(theirs, ours):

@@ -15,14 +15,7 @@ SMALL = TransMIL(width=8, heads=2, landmarks=6, residual=5, iterations=4)
 FEATURES, LENGTHS = 5, (13, 4, 1)
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """XLA without its costly passes, at full precision."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.default_matmul_precision("highest"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_and_exact")
 
 
 def softmax(scores):
