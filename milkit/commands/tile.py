@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from milkit.commands.progress import on_one_line
-from milkit.errors import ConfigError
+from milkit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from milkit.slides.tile_slides import Outcome
@@ -17,6 +17,7 @@ slide, NAME.json and NAME.csv (one row a tile), and qc/NAME.html, a page to look
 EPILOG = """examples:
   milkit tile slides/ --out tiles --tile-um 128 --tile-px 256
   milkit tile biopsy.svs --out tiles --tile-um 112 --tile-px 224 --mpp 0.25 --overlap-um 56
+  milkit tile slides/ --cohort cohort.csv --out tiles --tile-um 128 --tile-px 256
   milkit tile slides/ --out tumour --tile-um 128 --tile-px 256 --mask outlines/ --include Tumor
   milkit tile slides/ --out context --tile-um 64 --tile-px 256 --scales 1 2 4 --workers 4
 
@@ -33,16 +34,26 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status: 0, or 1 where a slide failed."""
     options = _parser().parse_args(arguments)
-    from milkit.slides.tile_slides import find_slides, tile_slides
+    from milkit.slides.tile_slides import Mpp, Outcome, find_slides, tile_slides
 
     tiling = _tiling(options)
     slides = find_slides(options.slides)
+    mpp: Mpp = options.mpp
+    missing: tuple[str, ...] = ()
+    if options.cohort is not None:
+        from milkit.slides.of_cohort import slides_of_cohort
+
+        found = slides_of_cohort(options.cohort, slides)
+        slides, missing = dict(found.files), found.missing
+        mpp = found.mpp if options.mpp is None else options.mpp
+        if not slides:
+            raise DataError(f"No slide of {options.cohort} is among the files given; its first is {missing[0]!r}.")
     if options.workers < 1:
         raise ConfigError(f"--workers is {options.workers}; expected 1 or more.")
     outcomes = []
     try:
         for outcome in tile_slides(
-            slides, options.out, tiling, mpp=options.mpp, workers=options.workers, force=options.force,
+            slides, options.out, tiling, mpp=mpp, workers=options.workers, force=options.force,
             page=not options.no_page,
         ):  # fmt: skip
             outcomes.append(outcome)
@@ -53,6 +64,9 @@ def main(arguments: list[str]) -> int:
         raise KeyboardInterrupt("interrupted; the slides that were finished are kept, repeat the command.") from None
     finally:
         on_one_line("")
+    for name in missing:
+        outcomes.append(Outcome(name, None, f"{options.cohort} names it, but no file given has this name"))
+        _say(outcomes[-1])
     failed = [o for o in outcomes if o.tiles is None]
     total = sum(o.tiles or 0 for o in outcomes)
     print(f"{options.out}: {len(outcomes) - len(failed)} of {len(outcomes)} slides, {total} tiles")
@@ -99,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--tile-um", required=True, type=float, metavar="UM", help="width of a tile in micrometres")
     add("--tile-px", required=True, type=int, metavar="PX", help="its width in pixels as the encoder gets it")
     add("--mpp", type=float, metavar="UM", help="micrometres a pixel of level 0, where the files do not state it")
+    add(
+        "--cohort", type=Path, metavar="TABLE", help="only its slides; its column mpp is each slide's own"
+    )
     add("--overlap-um", type=float, default=0.0, metavar="UM", help="of neighbouring tiles (default: 0)")
     add("--tissue", type=float, default=0.5, metavar="SHARE", help="least share of tissue in a tile (default: 0.5)")
     add("--scales", type=int, nargs="+", default=[1], metavar="N", help="also wider tiles about the same centres")

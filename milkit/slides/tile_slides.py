@@ -21,6 +21,13 @@ SUFFIXES = (
 """Endings of what counts as a slide in a folder; a file that is named counts whatever it ends in."""
 READ_ERRORS = (OSError, ValueError, MemoryError, RuntimeError, IndexError, KeyError, TypeError, ArithmeticError)
 """What decoders of damaged files raise besides errors of milkit's: one such slide must not end the others."""
+Mpp = float | Mapping[str, float] | None
+"""Micrometres a pixel of level 0: of all slides, slide by slide, or as the files state it."""
+
+
+def mpp_of(mpp: Mpp, slide_id: str) -> float | None:
+    """What is given for a slide; None for what its file states."""
+    return mpp.get(slide_id) if isinstance(mpp, Mapping) else mpp
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def find_slides(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def done_already(
-    slides: Mapping[str, Path], out: Path, tiling: Tiling, mpp: float | None, *, force: bool = False
+    slides: Mapping[str, Path], out: Path, tiling: Tiling, mpp: Mpp, *, force: bool = False
 ) -> dict[str, int]:
     """The slides whose tiles are there already, with how many; nothing is read but manifests.
 
@@ -96,7 +103,8 @@ def done_already(
         if facts is None:
             continue
         # a slide whose mpp was given once is not asked for it again
-        wanted = tiling.settings | {"mpp": facts.get("mpp") if mpp is None else mpp}
+        given = mpp_of(mpp, name)
+        wanted = tiling.settings | {"mpp": facts.get("mpp") if given is None else given}
         had = {**(facts.get("settings") or {}), "mpp": facts.get("mpp")}
         other = sorted(k for k in {*wanted, *had} if _plain(wanted.get(k)) != _plain(had.get(k)))
         manifest = manifest_paths(out, name)[0]
@@ -141,7 +149,7 @@ def tile_one(
 
 
 def tile_slides(
-    slides: Mapping[str, Path], out: Path, tiling: Tiling, *, mpp: float | None = None, workers: int = 1,
+    slides: Mapping[str, Path], out: Path, tiling: Tiling, *, mpp: Mpp = None, workers: int = 1,
     force: bool = False, page: bool = True,
 ) -> Iterator[Outcome]:  # fmt: skip
     """Tile slides, each by itself; a slide that cannot be read does not stop the others.
@@ -150,7 +158,8 @@ def tile_slides(
         slides: of `find_slides`.
         out: folder of the manifests.
         tiling: what tiles.
-        mpp: micrometres a pixel of level 0 of all slides; None for what each file states.
+        mpp: micrometres a pixel of level 0, of all slides or slide by slide; None, or a slide that is not among them,
+            for what the file states.
         workers: processes, of one slide at a time each.
         force: make manifests anew that are there.
         page: whether a page is written for each slide.
@@ -175,12 +184,14 @@ def tile_slides(
             if name in done:
                 yield Outcome(name, done[name], kept_manifest=True)
             else:
-                yield tile_one(path, name, out, tiling, mpp, page)
+                yield tile_one(path, name, out, tiling, mpp_of(mpp, name), page)
         return
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn")) as pool:
-        waiting = {name: pool.submit(tile_one, slides[name], name, out, tiling, mpp, page) for name in todo}
+        waiting = {
+            name: pool.submit(tile_one, slides[name], name, out, tiling, mpp_of(mpp, name), page) for name in todo
+        }
         for name in slides:
             yield Outcome(name, done[name], kept_manifest=True) if name in done else _result(name, waiting[name])
 

@@ -111,6 +111,22 @@ def test_without_mpp_it_is_asked_for(slides, tmp_path, capsys):
     assert not list((tmp_path / "o").iterdir())
 
 
+def test_a_cohort_table_says_which_slides_and_their_mpp(slides, tmp_path, capsys):
+    table = tmp_path / "cohort.csv"
+    table.write_text("slide_id,label,mpp\nb ü.png,1,4\na,0,2\nlost,1,2\n")
+    slide(slides / "c.png")
+    command = ["tile", slides, "--cohort", table, "--out", tmp_path / "o", *OPTIONS[:4]]
+    for tiles in ("a: 6 tiles", "a: 6 tiles (kept as they were)"):
+        assert main([*map(str, command)]) == 1
+        said = capsys.readouterr()
+        assert said.out.splitlines()[1:] == [tiles, f"{tmp_path / 'o'}: 2 of 3 slides, 102 tiles"]
+        assert "lost: failed" in said.err
+    assert [read_tiles(tmp_path / "o", name).facts["mpp"] for name in ("a", "b ü")] == [2, 4]
+    table.write_text("slide_id,mpp\na,\nc,2\n")
+    assert main([*map(str, [*command[:-5], tmp_path / "p", *OPTIONS[:4]])]) == 1
+    assert "a: failed" in capsys.readouterr().err  # an empty cell: as the file says, and a PNG says nothing
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
