@@ -113,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tile-um", required=True, type=float, metavar="UM", help="width of a tile in micrometres")
     add("--tile-px", required=True, type=int, metavar="PX", help="its width in pixels as the encoder gets it")
     add("--mpp", type=float, metavar="UM", help="micrometres a pixel of level 0, where the files do not state it")
-    add(
-        "--cohort", type=Path, metavar="TABLE", help="only its slides; its column mpp is each slide's own"
-    )
+    add("--cohort", type=Path, metavar="TABLE", help="only its slides; its column mpp is each slide's own")
     add("--overlap-um", type=float, default=0.0, metavar="UM", help="of neighbouring tiles (default: 0)")
     add("--tissue", type=float, default=0.5, metavar="SHARE", help="least share of tissue in a tile (default: 0.5)")
     add("--scales", type=int, nargs="+", default=[1], metavar="N", help="also wider tiles about the same centres")
