@@ -21,7 +21,7 @@ LAYERS = [
     {"report"},
     {"keep"},
     {"api", "demo"},
-    {"stages"},
+    {"stages", "heatmaps"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},

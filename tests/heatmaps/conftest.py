@@ -1,0 +1,83 @@
+"""A tiny study of slides whose one telling tile is known, with a picture of one of them."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import planted
+import pytest
+from PIL import Image
+
+from milkit.data.cohort import Cohort
+from milkit.data.store import write_store
+from milkit.execute.run import execute
+from milkit.models import InstancePooling
+from milkit.report.results import write_results
+from milkit.types import Bag
+
+MPP, WIDTH, COLUMNS, ROWS = 0.5, 64, 5, 4
+CORNER = 32  # the grid does not begin at the slide's corner, so a lost offset shows
+TOLD = 13  # the tile that makes a slide positive: column 3, row 2
+SIZE = (400, 352)
+
+
+def corners():
+    """Corners of the tiles, one left out, in pixels of level 0."""
+    y, x = np.divmod(np.arange(COLUMNS * ROWS), COLUMNS)
+    return np.delete(np.stack([x, y], 1) * WIDTH + CORNER, 4, 0).astype(np.int64)
+
+
+def place():
+    """Corner of the telling tile."""
+    return corners()[TOLD]
+
+
+def slide_bags(n=12, seed=0):
+    """Slides of one grid; every second one is positive."""
+    rng = np.random.default_rng(seed)
+    xy = corners()
+    for i in range(n):
+        x = 0.1 * rng.normal(size=(len(xy), 5)).astype(np.float32)
+        x[TOLD, 0] += 3.0 * (i % 2)
+        yield Bag(f"s{i}", x, (xy * MPP).astype(np.float32), xy, WIDTH * MPP, MPP)
+
+
+def write_table(path, rows):
+    with open(path, "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def picture(path):
+    """A pale slide with a dark border around the telling tile."""
+    pixels = np.full((SIZE[1], SIZE[0], 3), (235, 200, 220), np.uint8)
+    x, y = place()
+    pixels[y : y + WIDTH, x : x + WIDTH] = (120, 60, 130)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def made_run(folder, bags, rows, *, unit="slide", **changes):
+    """A store, a table, and a finished run of them."""
+    write_store(folder / "store.h5", bags, dtype="float32", encoder="made-up", mpp=MPP, tile_px=WIDTH)
+    write_table(folder / "table.csv", rows)
+    base = planted.experiment(width=4)
+    data = Cohort(str(folder / "table.csv"), str(folder / "store.h5"))
+    train = replace(base.train, epochs=20, standardise=True)
+    study = replace(base, data=data, unit=unit, train=train, seeds=1, name="slides", **changes)
+    execute(study, folder / "run")
+    write_results(folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """A run of max pooling over the tiles' own scores, whose relevance is known by construction; s1.png is a slide."""
+    folder = tmp_path_factory.mktemp("heat")
+    rows = [{"slide_id": f"s{i}", "patient_id": f"p{i}", "label": "no yes".split()[i % 2]} for i in range(12)]
+    made_run(folder, slide_bags(), rows, model=InstancePooling(pooling="max", encoder=()))
+    (folder / "slides").mkdir()
+    picture(folder / "slides" / "s1.png")
+    return folder
