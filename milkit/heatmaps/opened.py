@@ -266,8 +266,7 @@ def _open_model(folder: Path, store: Path | None, cohort: Path | None, selection
 
 def _moved(data: Any, store: Path | None, cohort: Path | None, folder: Path) -> Any:
     """The data of a run, with paths as they are now."""
-    given = {"features": store, "table": cohort}
-    given = {k: str(v) for k, v in given.items() if v is not None}
+    given = {k: str(v) for k, v in (("features", store), ("table", cohort)) if v is not None}
     if given and not isinstance(data, Cohort):
         raise ConfigError(
             f"{folder} was run on {type(data).__name__}, which has neither store nor table; leave out --store and "

@@ -99,14 +99,12 @@ class SlideScores:
         known = self.scores[np.isfinite(self.scores)]
         spread = f"{known.min():.4g} to {known.max():.4g}" if len(known) else "none"
         unknown = len(self) - len(known)
-        several = (
-            f", mean of their raw scores: {', '.join(self.models)}" if len(self.models) > 1 else f": {self.models[0]}"
-        )
+        held, names = " that held the slide out" if self.held_out else "", ", ".join(self.models)
+        of = "1 model" if len(self.models) == 1 else f"mean of the raw scores of {len(self.models)} models"
         lines = [
             *(f"{mark.upper()}: the models know this slide, this is no prediction" for mark in self.marks),
             self.what,
-            f"{len(self.models)} model{'s'[: len(self.models) > 1]}{' that held the slide out' if self.held_out else ''}"
-            f"{several}",
+            f"{of}{held}: {names}",
             self.answer,
             f"{len(self)} tiles of {self.width_px} px ({self.width_px * self.mpp:.4g} um), raw scores {spread}"
             + (f", {unknown} unknown" if unknown else ""),
@@ -162,8 +160,8 @@ def slide_scores(
     models, held_out = opened.models_for(row)
     if not held_out and not seen:
         raise ProtocolError(
-            f"Every model of {opened.folder} was trained or validated on slide {slide_id!r}, so what they say of it is no "
-            "prediction. Give --seen to look all the same; every picture and file is then marked."
+            f"Every model of {opened.folder} was trained or validated on slide {slide_id!r}, so what they say of it "
+            "is no prediction. Give --seen to look all the same; every picture and file is then marked."
         )
     part = _part(opened, row, slide_id)
     answers = _answers(opened, row, models, kind, target)

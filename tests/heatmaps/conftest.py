@@ -76,7 +76,7 @@ def made_run(folder, bags, rows, *, unit="slide", **changes):
 def home(tmp_path_factory):
     """A run of max pooling over the tiles' own scores, whose relevance is known by construction; s1.png is a slide."""
     folder = tmp_path_factory.mktemp("heat")
-    rows = [{"slide_id": f"s{i}", "patient_id": f"p{i}", "label": "no yes".split()[i % 2]} for i in range(12)]
+    rows = [{"slide_id": f"s{i}", "patient_id": f"p{i}", "label": ["no", "yes"][i % 2]} for i in range(12)]
     made_run(folder, slide_bags(), rows, model=InstancePooling(pooling="max", encoder=()))
     (folder / "slides").mkdir()
     picture(folder / "slides" / "s1.png")
