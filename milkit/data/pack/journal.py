@@ -61,16 +61,9 @@ class Work:
         self.out = out
         self.path = out.with_name(f".{out.name}.pack")
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep a second process out of the folder, which is made."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"Another milkit pack is writing {self.out}; wait for it, or end it.") from None
-            yield
+        return alone(self.path, f"Another milkit pack is writing {self.out}")
 
     def begin(self, plan: Plan, resume: bool) -> None:
         """Settle whether this is a new pack or goes on with one.
@@ -137,6 +130,26 @@ class Work:
     def remove(self) -> None:
         """Take the folder away."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, otherwise: str) -> Iterator[None]:
+    """Keep a second process out of a folder, which is made.
+
+    Args:
+        folder: a file `lock` in it is locked until the end, however the process ends.
+        otherwise: what is said where another holds it.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"{otherwise}; wait for it, or end it.") from None
+        yield
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,0 +1,72 @@
+"""What decides the bits of features, besides the tiles themselves: said once a store, compared before going on."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from milkit.data.store_write import StoreDtype
+from milkit.encoders import Encoder
+from milkit.errors import ConfigError
+
+LARGEST_BLOCK = 256
+"""Tiles that are encoded and written at once, where batches are not larger: what a kill costs at most."""
+BLOCK_BYTES = 64 << 20
+"""Of a block's pixels, where a batch does not take more."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all bags of a store have in common.
+
+    Attributes:
+        encoder: what the encoder says of itself, but its width, which some know only after the first tile.
+        batch: tiles that it computes at once. Batches are cut from a bag's first tile on, and the last is filled up;
+            so which tiles share a batch depends on nothing but their numbers.
+        dtype: of the features in the store.
+        tile_um: width of a tile in micrometres, None where there is no such width.
+        tile_px: its width in pixels as it is read, None where bags differ in it.
+        backend: of JAX, which others round differently.
+        jax: its version.
+    """
+
+    encoder: dict[str, Any]
+    batch: int
+    dtype: StoreDtype
+    tile_um: float | None
+    tile_px: int | None
+    backend: str
+    jax: str
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """One level of JSON-able values."""
+        own = {k: v for k, v in vars(self).items() if k != "encoder"}
+        return json.loads(json.dumps({**{f"encoder {k}": v for k, v in self.encoder.items()}, **own}))
+
+    def block(self, side: int) -> int:
+        """Tiles of a block: whole batches, so that blocks decide no bits."""
+        most = min(LARGEST_BLOCK, BLOCK_BYTES // (3 * side * side))
+        return self.batch * max(1, most // self.batch)
+
+
+def settings_of(
+    encoder: Encoder, dtype: StoreDtype = "float16", tile_um: float | None = None, tile_px: int | None = None
+) -> Settings:
+    """The settings of an encoder on this machine.
+
+    Raises:
+        ConfigError: no such dtype.
+    """
+    if dtype not in ("float16", "float32", "bfloat16"):
+        raise ConfigError(f"--dtype is {dtype!r}; a store holds float16, float32 or bfloat16.")
+    facts = {k: v for k, v in encoder.facts().items() if k != "width"}
+    batch = int(getattr(encoder, "batch", 0)) or 64
+    return Settings(facts, batch, dtype, tile_um, tile_px, jax.default_backend(), jax.__version__)
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs, in words; "" where nothing does."""
+    said = [f"{k} was {was.get(k)!r}, now {now.get(k)!r}" for k in {**was, **now} if was.get(k) != now.get(k)]
+    return "; ".join(said)
