@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "leaks and defects of a cohort: its table, folds and features, before a model is trained",
     "info": "what is in a file or folder of features, or a cohort table, and which facts are missing",
     "tile": "slides to tiles: tissue, a grid in micrometres, a manifest and a page a slide",
+    "embed": "tiles of slides to a store of features, by an encoder with published weights or one's own",
     "pack": "features of any tool into one store, in parallel and resumable; or a store into other tools' layouts",
     "compare": "runs on the same patients: paired differences, tests, and a verdict in words",
     "data": "known public data sets: what is here, where to get the rest",

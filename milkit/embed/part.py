@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +61,16 @@ def read_done(folder: Path) -> Done | None:
     """What stands there of a bag that is finished; None where it is not, or the note is damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Done(**json.loads((folder / DONE).read_text()))
+    return None
+
+
+def finished(work: Path, bag_id: str, settings: Settings, facts: Mapping[str, Any]) -> Done | None:
+    """A bag that is wholly encoded with these settings and of this source, which is not opened for it; else None."""
+    folder = part_folder(work, bag_id)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        head = json.loads((folder / HEAD).read_text())
+        if head["settings"] == settings.flat and head["facts"] == json.loads(json.dumps(dict(facts))):
+            return read_done(folder)
     return None
 
 

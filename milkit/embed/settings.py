@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from milkit.data.pack.journal import write_whole
 from milkit.data.store_write import StoreDtype
 from milkit.encoders import Encoder
 from milkit.errors import ConfigError
@@ -70,3 +72,22 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs, in words; "" where nothing does."""
     said = [f"{k} was {was.get(k)!r}, now {now.get(k)!r}" for k in {**was, **now} if was.get(k) != now.get(k)]
     return "; ".join(said)
+
+
+def settle(work: Path, settings: Settings) -> None:
+    """Write the settings into the folder of all bags, or compare them with what stands there.
+
+    Raises:
+        ConfigError: what lies there was made with others.
+    """
+    path = work / "settings.json"
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        write_whole(path, json.dumps(settings.flat, sort_keys=True, indent=1))
+        return
+    if other := differences(found, settings.flat):
+        raise ConfigError(
+            f"What an earlier command encoded in {work} was made with other settings: {other}. Give the same, take "
+            "another --out, or throw it away with --anew."
+        )

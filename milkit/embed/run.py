@@ -1,0 +1,241 @@
+"""A cohort's slides to a store: `milkit embed` as a function."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milkit.data.pack.journal import alone
+from milkit.data.pack.run import make_folder
+from milkit.data.store import open_store
+from milkit.data.store_write import StoreDtype
+from milkit.data.table import CohortTable
+from milkit.embed.assemble import PUBLISHED, assemble, provenance, slide_lines
+from milkit.embed.cohort import Chosen, choose
+from milkit.embed.encode import Clock, Embedded, check_side, embed_bags
+from milkit.embed.part import finished, writing
+from milkit.embed.settings import Settings, settings_of, settle
+from milkit.embed.slides import TiledSlide
+from milkit.encoders import Encoder
+from milkit.errors import ConfigError, DataError
+
+Told = Callable[[Embedded], None]
+Progress = Callable[[int, int, Clock], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a cohort.
+
+    Attributes:
+        out: the store.
+        content: sha256 of what it holds.
+        bags: what came of each slide, in the order of the cohort.
+        features: width of a tile's features.
+        clock: where the time went.
+        there: whether the store was there already, as asked for.
+        left: folder of what is encoded, kept because slides failed; None where all are in the store.
+    """
+
+    out: Path
+    content: str
+    bags: tuple[Embedded, ...]
+    features: int
+    clock: Clock
+    there: bool = False
+    left: Path | None = None
+
+    @property
+    def failed(self) -> tuple[Embedded, ...]:
+        """Slides that are not in the store."""
+        return tuple(bag for bag in self.bags if bag.tiles is None)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles in the store."""
+        return sum(bag.tiles or 0 for bag in self.bags)
+
+
+def embed(
+    slides: CohortTable | Sequence[str],
+    tiles: Path | str,
+    encoder: Encoder,
+    out: Path | str,
+    *,
+    dtype: StoreDtype = "float16",
+    folder: Path | str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    anew: bool = False,
+    told: Told | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Encode the tiles of a cohort's slides into a native store.
+
+    A slide that cannot be read is told and left out. What is encoded is kept beside the store until all slides are in
+    it, so that the same call goes on after a stop, and ends with the same bytes.
+
+    Args:
+        slides: a cohort table, or ids.
+        tiles: what `milkit tile --out` wrote.
+        encoder: what makes the features.
+        out: the store.
+        dtype: of the features in it.
+        folder: of the slides, where they were moved since they were tiled.
+        workers: threads that read tiles; None takes the usable cores, 8 at most.
+        overwrite: replace a store that is there already.
+        anew: throw away what an earlier call left unfinished.
+        told: called with what came of each slide.
+        progress: called after each block with tiles done, their number, and the clock.
+
+    Raises:
+        ConfigError: tiles that the encoder does not take, or an unfinished store of other settings.
+        DataError: nothing can be embedded, or a store is there already.
+        StopError: the disk is full, or the encoder raised.
+    """
+    out = Path(out).expanduser()
+    chosen = choose(slides, Path(tiles), None if folder is None else Path(folder))
+    tile_um, tile_px = float(chosen.tiling["tile_um"]), int(chosen.tiling["tile_px"])
+    check_side(encoder, tile_px, chosen.slides[0].id)
+    settings = settings_of(encoder, dtype, tile_um, tile_px)
+    threads = _threads(workers)
+    if out.is_dir():
+        raise DataError(f"{out} is a folder; give the name of a file to write, such as {out / 'store.h5'}.")
+    make_folder(out.parent)
+    work = out.with_name(f".{out.name}.embed")
+    if (there := _as_asked(out, chosen, settings)) is not None:
+        shutil.rmtree(work, ignore_errors=True)
+        return there
+    with writing(work), alone(work, f"Another milkit embed is writing {out}"):
+        if anew:
+            _clear(work)
+        _check_target(out, work, overwrite)
+        settle(work, settings)
+        clock = Clock()
+        count = _counted(chosen.tiles, clock, progress)
+        bags = _encoded(chosen, encoder, work, settings, threads, clock, told, count)
+        return _published(chosen, bags, work, out, settings, clock)
+
+
+def _encoded(
+    chosen: Chosen,
+    encoder: Encoder,
+    work: Path,
+    settings: Settings,
+    workers: int,
+    clock: Clock,
+    told: Told | None,
+    count: Callable[[int], None],
+) -> dict[str, Embedded]:
+    """What came of each slide, by its id; those whose files are not there are told first."""
+    found: dict[str, Embedded] = {}
+
+    def keep(bag: Embedded) -> None:
+        found[bag.id] = bag
+        if told:
+            told(bag)
+
+    for name, reason in chosen.failed.items():
+        keep(Embedded(name, None, reason=reason))
+    left: list[TiledSlide] = []
+    for slide in chosen.slides:
+        done = finished(work, slide.id, settings, slide.facts)
+        if done is not None:
+            count(done.tiles)
+            keep(Embedded(slide.id, done.tiles, done.tiles))
+            continue
+        try:
+            slide.check()
+            left.append(slide)
+        except DataError as error:
+            keep(Embedded(slide.id, None, reason=str(error)))
+    with contextlib.closing(
+        embed_bags(left, encoder, work, settings, workers=workers, clock=clock, progress=count)
+    ) as bags:
+        for bag in bags:
+            keep(bag)
+    return found
+
+
+def _published(
+    chosen: Chosen, bags: Mapping[str, Embedded], work: Path, out: Path, settings: Settings, clock: Clock
+) -> Report:  # fmt: skip
+    """The store of all that could be encoded."""
+    ids = [name for name in chosen.ids if bags[name].tiles is not None]
+    failed = [name for name in chosen.ids if bags[name].tiles is None]
+    if not ids:
+        reason = f"{failed[0]!r}: {bags[failed[0]].reason}"
+        raise DataError(f"None of the {len(failed)} slides could be embedded; {reason}")
+    content = assemble(work, ids, out, settings, _about(chosen, failed))
+    if not failed:
+        shutil.rmtree(work, ignore_errors=True)
+    every = tuple(bags[name] for name in chosen.ids)
+    return Report(out, content, every, open_store(out).features, clock, left=work if failed else None)
+
+
+def _about(chosen: Chosen, failed: Sequence[str]) -> dict[str, Any]:
+    return {"tiling": dict(chosen.tiling), "left_out": list(failed)}
+
+
+def _as_asked(out: Path, chosen: Chosen, settings: Settings) -> Report | None:
+    """The store that is there, if it holds just what is asked for; so a call that is repeated does no harm."""
+    if not out.is_file() or chosen.failed:
+        return None
+    try:
+        store, lines = open_store(out), slide_lines(out)
+    except DataError:
+        return None
+    made = provenance(settings, _about(chosen, []), store.features)
+    if (
+        list(store.ids) != list(chosen.ids)
+        or store.provenance["extra"] != made
+        or store.provenance["dtype"] != settings.dtype
+        or lines != [slide.facts for slide in chosen.slides]
+    ):
+        return None
+    bags = tuple(Embedded(n, t, t) for n, t in zip(store.ids, store.lengths.tolist(), strict=True))
+    return Report(out, store.provenance["sha256"], bags, store.features, Clock(), there=True)
+
+
+def _check_target(out: Path, work: Path, overwrite: bool) -> None:
+    """Refuse to replace a store, unless it was made of the parts that lie there."""
+    if not out.exists() or overwrite:
+        return
+    with contextlib.suppress(DataError, OSError):
+        if open_store(out).provenance["sha256"] == (work / PUBLISHED).read_text():
+            return
+    raise DataError(
+        f"{out} is there already, and is not what this command makes of these slides. Take another --out, or replace "
+        "it with --overwrite."
+    )
+
+
+def _clear(work: Path) -> None:
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def _threads(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers is {workers}; expected a number of threads, 1 or more.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers or min(8, cores)
+
+
+def _counted(total: int, clock: Clock, progress: Progress | None) -> Callable[[int], None]:
+    """Counts tiles together and hands on how far it is."""
+    done = 0
+
+    def count(tiles: int) -> None:
+        nonlocal done
+        done += tiles
+        if progress:
+            progress(done, total, clock)
+
+    return count
