@@ -88,11 +88,12 @@ class SlideScores:
         """What the models say of the bag, in words."""
         if self.probability is None:
             return f"{self.said} of {self.label}: not on record"
-        spread = ""
+        digits, spread = ".3f" if self.said == "probability" else ".4g", ""
         if self.interval is not None:
-            spread = f" ({self.interval[0]:.3g} to {self.interval[1]:.3g} over {len(self.models)} models)"
+            low, high = (format(v, digits) for v in self.interval)
+            spread = f" ({low} to {high} over {len(self.models)} models)"
         name = self.said if self.said == self.label else f"{self.said} of {self.label}"
-        return f"{name} {self.probability:.3g}{spread}"
+        return f"{name} {self.probability:{digits}}{spread}"
 
     def legend(self) -> str:
         """What the scores are, of which models, and their range, a line each."""

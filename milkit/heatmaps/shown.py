@@ -4,7 +4,7 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from scipy.stats import rankdata
 
 from milkit.heatmaps.kinds import SIGNED
@@ -38,6 +38,16 @@ def normalised(scores: SlideScores, scale: Scale = "rank") -> Float[np.ndarray, 
         return out
     low, high = bounds(scores)
     out[known] = (own - low) / (high - low) if high > low else 0.5
+    return out
+
+
+def ranks(scores: SlideScores) -> Int[np.ndarray, "n"]:
+    """Place of each tile among the known scores, 1 for the highest; equal scores share the better place; 0 unknown."""
+    values = np.asarray(scores.scores, np.float64)
+    known = np.isfinite(values)
+    out = np.zeros(len(values), np.int64)
+    if known.any():
+        out[known] = rankdata(-values[known], method="min").astype(np.int64)
     return out
 
 
