@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "what a kept model says about the slides of a store",
     "evaluate": "a kept model on another cohort: every number, with threshold and temperature as they were locked",
     "heatmap": "what a run's models saw in a slide, laid over it: picture, polygons for QuPath, pyramid, page",
+    "view": "a local page of a run: slides to zoom into, heat maps over them, predictions",
     "check": "leaks and defects of a cohort: its table, folds and features, before a model is trained",
     "info": "what is in a file or folder of features, or a cohort table, and which facts are missing",
     "tile": "slides to tiles: tissue, a grid in micrometres, a manifest and a page a slide",

@@ -22,6 +22,7 @@ LAYERS = [
     {"keep"},
     {"api", "demo"},
     {"stages", "heatmaps"},
+    {"viewer"},
     {"commands"},
     {"cli"},
     {"__main__", "__init__"},
