@@ -108,8 +108,9 @@ class Viewer:
 
     def _slide(self, query: Mapping[str, list[str]], number: int) -> Answer:
         with self.pictures.slide(self._name(number)) as slide:
-            facts = {"width": slide.size_px[0], "height": slide.size_px[1], "mpp": slide.mpp}
-        return said({**facts, "side": SIDE, "zoom": most_zoom((facts["width"], facts["height"]))})
+            (width, height), mpp = slide.size_px, slide.mpp
+        zoom = most_zoom((width, height))
+        return said({"width": width, "height": height, "mpp": mpp, "side": SIDE, "zoom": zoom})
 
     def _map(self, query: Mapping[str, list[str]], number: int) -> Answer:
         if isinstance(self.maps, str):
