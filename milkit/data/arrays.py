@@ -1,5 +1,6 @@
 """Arrays by name from a file of weights: `.safetensors` or `.npz`. Of others' files too, so nothing is trusted."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -17,8 +18,12 @@ _MOST_HEADER = 16 << 20
 """Bytes of the header: 100,000 arrays with long names."""
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, sha: Any = None) -> dict[str, np.ndarray]:
     """All arrays of a `.safetensors` or `.npz` file, by name; numbers only, bfloat16 as float32.
+
+    Args:
+        path: the file.
+        sha: of hashlib, updated with the file's bytes; a `.safetensors` file is read once for both.
 
     Raises:
         DataError: no such file, of another kind, pickled, damaged, or one that claims more than it holds.
@@ -28,8 +33,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"There is no file {path}; give a .safetensors or .npz file of weights.")
     if path.suffix == ".npz":
         arrays = read_npz(path)
+        if sha is not None:
+            hash_file(path, sha)
     elif path.suffix == ".safetensors":
-        arrays = _read_safetensors(path)
+        arrays = _read_safetensors(path, sha)
     else:
         raise DataError(
             f"{path} ends in {path.suffix or 'nothing'}; weights are read from .safetensors or .npz. Turn a .pth "
@@ -41,16 +48,27 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def hash_file(path: Path, sha: Any) -> None:
+    """Update a hash of hashlib with a file's bytes, some at a time."""
+    with open(regular(path), "rb") as file:
+        hashlib.file_digest(file, lambda: sha)
+
+
+def _read_safetensors(path: Path, sha: Any = None) -> dict[str, np.ndarray]:
     """Eight bytes with the length of a JSON header, the header, then the numbers; each array owns a part of them."""
     try:
         with open(regular(path), "rb") as file:
             size = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
             if size < 8 or length > min(size - 8, _MOST_HEADER):
                 raise DataError(f"{path} claims a header of {length:,} bytes but has {size:,}; it is damaged.")
-            header = json.loads(file.read(length))
+            said = file.read(length)
+            header = json.loads(said)
             numbers = file.read(size - 8 - length)
+        if sha is not None:
+            for part in (start, said, numbers):
+                sha.update(part)
         header.pop("__metadata__", None)
         return {name: _array(path, name, entry, numbers) for name, entry in header.items()}
     except MilkitError:

@@ -78,6 +78,7 @@ class NetworkEncoder:
         batch: tiles of a program; the last batch is filled up. 0 chooses: the network's own for a CPU, 64 elsewhere.
         precision: of the arithmetic. bfloat16 halves time and memory on a GPU and keeps about two decimal digits.
         digest: SHA-256 of the weights' file.
+        origin: where it was downloaded from, "" for a file that was there.
 
     Raises:
         DataError: the weights do not fit the network.
@@ -92,12 +93,13 @@ class NetworkEncoder:
         batch: int = 0,
         precision: Precision = "float32",
         digest: str = "",
+        origin: str = "",
     ):
         if batch < 0:
             raise ConfigError(f"batch is {batch}; expected at least 1 tile, or 0 to let it be chosen.")
         if precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'.")
-        self.name, self.network, self.precision, self.digest = name, network, precision, digest
+        self.name, self.network, self.precision, self.digest, self.origin = name, network, precision, digest, origin
         self.side = network.pixels.side
         self.batch = batch or (network.cpu_batch if jax.default_backend() == "cpu" else 64)
         dtype = jnp.dtype(precision)
@@ -144,6 +146,7 @@ class NetworkEncoder:
             "encoder": self.name,
             "network": repr(self.network),
             "weights_sha256": self.digest,
+            **({"weights_from": self.origin} if self.origin else {}),
             "width": self.width,
             "side_px": self.side,
             "resize": pixels.resize,

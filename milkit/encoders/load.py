@@ -4,6 +4,7 @@ from pathlib import Path
 
 from milkit.encoders.custom import imported
 from milkit.encoders.encoder import Encoder, Network, NetworkEncoder, Precision
+from milkit.encoders.hub import fetched, is_hub
 from milkit.encoders.known import KNOWN
 from milkit.encoders.onnx import OnnxEncoder
 from milkit.errors import ConfigError
@@ -23,7 +24,8 @@ def load_encoder(
 
     Args:
         encoder: a name of `KNOWN`; `module:function` of a callable; `FILE.onnx`; or a configuration such as `ViT(6)`.
-        weights: of a network: a `.safetensors`, `.npz` or PyTorch file.
+        weights: of a network: a `.safetensors`, `.npz` or PyTorch file; or hf://OWNER/NAME/FILE of the Hugging Face
+            Hub.
         batch: tiles at once; 0 chooses.
         precision: of a network's arithmetic.
         prefix: to be taken off the names of the file's arrays.
@@ -47,5 +49,8 @@ def load_encoder(
     if weights is None:
         source = f": a file from {KNOWN[name].weights} (licence: {KNOWN[name].licence})" if name in KNOWN else ""
         raise ConfigError(f"Encoder {name} needs its weights{source}; give the file (--weights FILE).")
-    file = read_checkpoint(Path(weights), prefix)
-    return NetworkEncoder(name, network, file.arrays, batch=batch, precision=precision, digest=file.sha256)
+    path, origin = fetched(weights) if is_hub(weights) else (Path(weights), "")
+    file = read_checkpoint(path, prefix)
+    return NetworkEncoder(
+        name, network, file.arrays, batch=batch, precision=precision, digest=file.sha256, origin=origin
+    )

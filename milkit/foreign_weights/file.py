@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from milkit.data.arrays import read_arrays
+from milkit.data.arrays import hash_file, read_arrays
 from milkit.errors import ConfigError, DataError
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -51,12 +51,13 @@ def read_checkpoint(path: Path, prefix: str = "") -> Checkpoint:
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}; give a .safetensors, .npz or {', '.join(TORCH)} file of weights.")
-    under = ""
+    under, sha = "", hashlib.sha256()
     beside: tuple[str, ...] = ()
     if path.suffix in TORCH:
         arrays, under, beside = _unwrapped(_read_torch(path), path)
+        hash_file(path, sha)
     else:
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, sha)
     # PyTorch's batch normalisation counts its batches, in whole numbers; nothing depends on it
     arrays = {name: a for name, a in arrays.items() if not name.endswith("num_batches_tracked")}
     if not arrays:
@@ -65,8 +66,7 @@ def read_checkpoint(path: Path, prefix: str = "") -> Checkpoint:
     if other:
         raise DataError(f"{path} holds {other[0]} as {arrays[other[0]].dtype}; weights are floating-point numbers.")
     off = _prefix(arrays, prefix, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Checkpoint({n.removeprefix(off): a for n, a in arrays.items()}, digest, under, off, beside)
+    return Checkpoint({n.removeprefix(off): a for n, a in arrays.items()}, sha.hexdigest(), under, off, beside)
 
 
 def _prefix(arrays: Mapping[str, Any], given: str, path: Path) -> str:
