@@ -12,23 +12,27 @@ from typing import Any
 import h5py
 import numpy as np
 
+from milkit.data.formats.guard_hdf5 import guarded
 from milkit.data.pack.journal import write_whole
 from milkit.data.store import open_store
 from milkit.data.store_write import (
     BLOCK_BYTES,
     LIBVER,
+    StoreDtype,
     disk_dtype,
     lay_out_features,
     store_attributes,
     sync,
     write_rest,
 )
-from milkit.embed.part import DONE, FEATURES, POSITIONS, Done, StopError, part_folder, read_done, writing
+from milkit.embed.part import DONE, POSITIONS, Done, StopError, part_folder, read_done, write_all, writing
 from milkit.embed.settings import Settings
 from milkit.errors import DataError
 
 PUBLISHED = "published.txt"
 """Content of the store that these parts were made into, which may be replaced by one of more of them."""
+ROOM = 1 << 20
+"""Bytes for what a store holds besides numbers of tiles."""
 
 
 def assemble(
@@ -56,18 +60,13 @@ def assemble(
     width = _width(done)
     fresh = work / "store.h5"
     attrs = _attributes(settings, about, width)
+    lines = [json.dumps(d.facts, sort_keys=True, ensure_ascii=False) for d in done]
     with writing(out), contextlib.ExitStack() as stack:
         flat = {name: stack.enter_context((work / f"{name}.bin").open("w+b", 0)) for name in _held(done)}
-        try:
-            with h5py.File(fresh, "w", libver=LIBVER) as file:
-                lay_out_features(file, (sum(d.tiles for d in done), width), disk_dtype(settings.dtype))
-                digests = _fill(work, done, file["features"], flat)
-                lengths = [d.tiles for d in done]
-                content = write_rest(file, attrs, ids, lengths, flat, _sizes(done), digests)
-                lines = [json.dumps(d.facts, sort_keys=True, ensure_ascii=False) for d in done]
-                file.create_dataset("slides", data=lines, dtype=h5py.string_dtype("utf-8"))
-        except RuntimeError as error:  # HDF5 raises it for a disk that is full when files are closed
-            raise OSError(0, str(error)) from error
+        digests = _fill(work, done, width, fresh, settings.dtype, flat)
+        with h5py.File(fresh, "r+", libver=LIBVER) as file:
+            content = write_rest(file, attrs, ids, [d.tiles for d in done], flat, _sizes(done), digests)
+            file.create_dataset("slides", data=lines, dtype=h5py.string_dtype("utf-8"))
         sync(fresh)
         open_store(fresh)
         write_whole(work / PUBLISHED, content)
@@ -78,8 +77,7 @@ def assemble(
 
 def slide_lines(path: Path) -> list[dict[str, Any]]:
     """What a store says of the source of each bag, in its order; [] where it says nothing."""
-    open_store(path)
-    with h5py.File(path, "r", locking=False) as file:
+    with guarded(path) as file:
         return [json.loads(line) for line in file["slides"].asstr()[:]] if "slides" in file else []
 
 
@@ -128,42 +126,46 @@ def _sizes(done: Sequence[Done]) -> dict[str, np.ndarray]:
     return {name: values for name, values in sizes.items() if not np.isnan(values).all()}
 
 
-def _fill(work: Path, done: Sequence[Done], data: h5py.Dataset, flat: Mapping[str, io.FileIO]) -> list[str]:
+def _fill(
+    work: Path, done: Sequence[Done], width: int, fresh: Path, dtype: StoreDtype, flat: Mapping[str, io.FileIO]
+) -> list[str]:  # fmt: skip
     """Copy features and positions; gives the digests of the whole as a store counts them."""
-    names = ["features", *flat]
+    kind, tiles = disk_dtype(dtype), sum(d.tiles for d in done)
+    row = width * kind.itemsize
+    with h5py.File(fresh, "w", libver=LIBVER) as store:
+        lay_out_features(store, (tiles, width), kind)
+        start = int(store["features"].id.get_offset())
     whole = {name: hashlib.sha256() for name in ("features", *POSITIONS)}
-    row = data.shape[1] * data.dtype.itemsize
-    at = 0
-    for one in done:
-        folder, own = part_folder(work, one.id), {name: hashlib.sha256() for name in names}
-        first = at
-        for block in _blocks(folder / FEATURES, max(1, BLOCK_BYTES // row) * row, one.tiles * row):
-            own["features"].update(block)
-            whole["features"].update(block)
-            rows = np.frombuffer(block, data.dtype).reshape(-1, data.shape[1])
-            data[at : at + len(rows)] = rows
-            at += len(rows)
-        for name, file in flat.items():
-            size = one.tiles * 2 * np.dtype(POSITIONS[name]).itemsize
-            for block in _blocks(folder / f"{name}.bin", BLOCK_BYTES, size):
-                own[name].update(block)
-                whole[name].update(block)
-                left = memoryview(block)
-                while left:
-                    left = left[file.write(left) :]
-        if at - first != one.tiles or any(own[n].hexdigest() != one.digests[n] for n in names):
-            (folder / DONE).unlink(missing_ok=True)  # its sound blocks are kept, the rest is encoded again
-            raise StopError(
-                f"What was encoded of {one.id!r} does not read back as it was written (in {folder}): the disk is "
-                "faulty, or somebody changed it. Repeat the command, which encodes it again."
-            )
+    rows = {"features": row, **{name: 2 * np.dtype(POSITIONS[name]).itemsize for name in flat}}
+    with fresh.open("r+b", 0) as file:
+        file.seek(start)
+        for one in done:
+            folder = part_folder(work, one.id)
+            for name, into in {"features": file, **flat}.items():
+                own = hashlib.sha256()
+                for block in _blocks(folder / f"{name}.bin", one.tiles * rows[name]):
+                    own.update(block)
+                    whole[name].update(block)
+                    write_all(into, block)
+                if own.hexdigest() != one.digests[name]:
+                    raise _damaged(folder, one.id)
+        if hasattr(os, "posix_fallocate"):  # HDF5 writes the rest, and takes a full disk badly
+            os.posix_fallocate(file.fileno(), start + tiles * row, sum(rows.values()) * tiles - row * tiles + ROOM)
     held = ("features", *POSITIONS) if "coords_px" in flat else ("features", "coords_um")
     return [whole[name].hexdigest() for name in held]
 
 
-def _blocks(path: Path, size: int, most: int) -> Iterator[bytes]:
-    """A file in blocks of whole rows, `most` bytes of it."""
+def _damaged(folder: Path, bag_id: str) -> StopError:
+    (folder / DONE).unlink(missing_ok=True)  # its sound blocks are kept, the rest is encoded again
+    return StopError(
+        f"What was encoded of {bag_id!r} does not read back as it was written (in {folder}): the disk is faulty, or "
+        "somebody changed it. Repeat the command, which encodes it again."
+    )
+
+
+def _blocks(path: Path, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of a file, block by block; a file that ends too early gives less."""
     with path.open("rb") as file:
-        while most > 0 and (block := file.read(min(size, most))):
-            most -= len(block)
+        while size > 0 and (block := file.read(min(size, BLOCK_BYTES))):
+            size -= len(block)
             yield block

@@ -1,7 +1,7 @@
 """Tiles read ahead of the encoder: threads fill blocks in order, a few at a time, across the ends of bags."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -50,7 +50,7 @@ class Turn:
 
 
 def turns(
-    openers: Iterable[Opener], begin: Callable[[Opener], Part], workers: int, gone: set[str]
+    openers: Iterable[Opener], begin: Callable[[Opener], Part], workers: int, gone: Container[str]
 ) -> Generator[Turn, None, None]:
     """Blocks of bags in their order, read ahead by threads.
 
@@ -76,7 +76,7 @@ def turns(
 
 
 def _planned(
-    openers: Iterable[Opener], begin: Callable[[Opener], Part], pool: ThreadPoolExecutor, gone: set[str]
+    openers: Iterable[Opener], begin: Callable[[Opener], Part], pool: ThreadPoolExecutor, gone: Container[str]
 ) -> Iterator[Turn]:
     """Turns without tiles; a bag is opened while the one before it is read."""
     ahead: deque[tuple[Opener, Future[Part]]] = deque()

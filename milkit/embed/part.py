@@ -2,13 +2,14 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -132,12 +133,14 @@ class Part:
         size = disk_dtype(self.settings.dtype).itemsize
         lines: list[str] = []
         with features.open("a+b", 0) as file:
+            held = file.seek(0, os.SEEK_END)
             file.seek(0)
             for line in journal.read_text().splitlines(keepends=True) if journal.is_file() else []:
                 try:
                     noted = json.loads(line) if line.endswith("\n") else {}
                     start, stop, width, sha = (noted[k] for k in ("start", "stop", "width", "sha256"))
                     sound = (start, stop) == (self.start, self._stop(start)) and width == (self.width or width)
+                    sound = sound and stop * width * size <= held
                 except (ValueError, TypeError, KeyError):
                     break
                 rows = file.read((stop - start) * width * size) if sound else b""
@@ -173,9 +176,7 @@ class Part:
         rows = as_stored(self.id, features, self.settings.dtype, self.start).tobytes()
         noted = {"start": self.start, "stop": stop, "width": features.shape[1]}
         with writing(self.path):
-            left = memoryview(rows)
-            while left:  # one write may take only a part, of a disk nearly full
-                left = left[self._file.write(left) :]
+            write_all(self._file, rows)
             with (self.path / JOURNAL).open("a") as journal:
                 journal.write(json.dumps({**noted, "sha256": hashlib.sha256(rows).hexdigest()}, sort_keys=True) + "\n")
         self._sha.update(rows)
@@ -214,12 +215,6 @@ class Part:
         self._open.close()
         self.source.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -237,11 +232,18 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def write_all(file: io.FileIO, raw: bytes) -> None:
+    """Write to an unbuffered file, one call to which may take only a part (a disk nearly full)."""
+    left = memoryview(raw)
+    while left:
+        left = left[file.write(left) :]
+
+
 def _write(path: Path, values: np.ndarray, dtype: str) -> str:
     """Write positions, and give their sha256."""
     raw = np.ascontiguousarray(values, dtype)
     with path.open("wb") as file:
-        file.write(raw)
+        file.write(raw.data)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(raw).hexdigest()
+    return hashlib.sha256(raw.data).hexdigest()
