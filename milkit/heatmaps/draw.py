@@ -13,7 +13,7 @@ from typing import Any
 import milkit
 from milkit.data.bags import file_name_of
 from milkit.errors import ConfigError, DataError, RunFolderError
-from milkit.heatmaps.kinds import KINDS, Kind
+from milkit.heatmaps.kinds import KINDS
 from milkit.heatmaps.opened import open_run
 from milkit.heatmaps.page import SHOWN, page
 from milkit.heatmaps.picture import Overlay, overlay, png
@@ -70,7 +70,7 @@ def heatmap(
     out: Path | str,
     drawing: Drawing | None = None,
     *,
-    kind: Kind = "attention",
+    kind: str = "attention",
     label: str | None = None,
     slides: Path | None = None,
     mpp: float | None = None,

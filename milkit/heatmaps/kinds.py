@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from milkit.task import Binary, Survival, Task
 from milkit.train.state import Graph, forward
 from milkit.types import Bags, Output
 
-Kind = Literal["attention", "instance", "contributions", "gradient", "integrated"]
 KINDS: dict[str, str] = {
     "attention": "attention, mean over heads",
     "instance": "the model's own score of each tile",
@@ -86,9 +85,7 @@ class Answer:
     logits: Float[np.ndarray, "c"]
 
 
-def answer(
-    graph: Graph, config: Any, task: Task, model: Model, bags: Bags, kind: Kind, target: Target | None
-) -> Answer:
+def answer(graph: Graph, config: Any, task: Task, model: Model, bags: Bags, kind: str, target: Target | None) -> Answer:
     """Ask a model about a batch of one bag.
 
     Args:

@@ -78,7 +78,7 @@ def png(made: Overlay, scores: SlideScores, scale: Scale, mpp: float) -> "Image"
     lines = [(line, i < len(scores.marks)) for i, line in enumerate(_lines(scores, scale))]
     letters = max(20, int((wide - 2 * MARGIN) / 8.6))
     wrapped = [(part, loud) for line, loud in lines for part in textwrap.wrap(line, letters) or [""]]
-    legend = 3 * MARGIN + BAR + 2 * LINE + LINE * len(wrapped)
+    legend = 3 * MARGIN + BAR + LINE + LINE * len(wrapped)
     image = Image.new("RGB", (wide, height + legend), "white")
     image.paste(Image.fromarray(made.over), (0, 0))
     draw = ImageDraw.Draw(image)
@@ -86,7 +86,7 @@ def png(made: Overlay, scores: SlideScores, scale: Scale, mpp: float) -> "Image"
     _bar(image, draw, scores, scale, top)
     _scale_bar(draw, wide, top, mpp * made.px, width)
     for i, (text, loud) in enumerate(wrapped):
-        at = (MARGIN, top + BAR + LINE + MARGIN + i * LINE)
+        at = (MARGIN, top + BAR + LINE + i * LINE)
         draw.text(at, text, fill=LOUD if loud else INK, font=_font(bold=loud))
     return image
 
@@ -110,12 +110,11 @@ def _bar(image: "Image", draw: "ImageDraw", scores: SlideScores, scale: Scale, t
     from PIL import Image
 
     colours = np.repeat(colour_bar()[None, :, :3], BAR, 0)
-    image.paste(Image.fromarray(colours), (MARGIN, top))
     low, high = bar_ends(scores, scale)
-    right = MARGIN + colours.shape[1]
-    draw.text((MARGIN, top + BAR + 2), low, fill=INK, font=_font(13))
-    # both ends would run into each other under the bar, so the upper stands beside it
-    draw.text((right + 8, top + 2), high, fill=INK, font=_font(13))
+    left = MARGIN + math.ceil(draw.textlength(low, font=_font(13))) + 8
+    draw.text((MARGIN, top + 2), low, fill=INK, font=_font(13))
+    image.paste(Image.fromarray(colours), (left, top))
+    draw.text((left + colours.shape[1] + 8, top + 2), high, fill=INK, font=_font(13))
 
 
 def _scale_bar(draw: "ImageDraw", wide: int, top: int, mpp: float, width: int) -> None:

@@ -15,7 +15,7 @@ from milkit.data.store import Store
 from milkit.errors import DataError
 
 WHOLE = 0.05
-"""How far from a whole pixel a corner may lie that was worked out from micrometres."""
+"""How far from whole pixels a size in micrometres may lie that stands for them: what is rounded more is said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,8 @@ def _width(bag: Bag, store: Store | None, mpp: float) -> tuple[int, tuple[str, .
             "store anew with it, or say Cohort(tile_um=...) in the experiment."
         )
     width = max(1, round(tile_um / mpp))
-    return width, (f"a tile of {tile_um:g} um is {width} pixels of {mpp:g} um",)
+    rounded = abs(tile_um / mpp - width) > WHOLE
+    return width, (f"a tile of {tile_um:g} um was taken for {width} whole pixels of {mpp:g} um",) if rounded else ()
 
 
 def _store_of(source: FeatureSource | None, slide_id: str) -> Store | None:

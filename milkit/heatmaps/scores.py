@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from milkit.data.where import did_you_mean
-from milkit.errors import ConfigError, DataError, ProtocolError
-from milkit.heatmaps.kinds import KINDS, SIGNED, Answer, Kind, Target, answer, bags_of, target_of
+from milkit.errors import ConfigError, DataError, NonFiniteError, ProtocolError
+from milkit.heatmaps.kinds import KINDS, SIGNED, Answer, Target, answer, bags_of, target_of
 from milkit.heatmaps.opened import Model, Opened, OpenedModel, open_run
 from milkit.heatmaps.places import places_of
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, probabilities
@@ -54,7 +54,7 @@ class SlideScores:
     mpp: float
     scores: Float[np.ndarray, "n"]
     by_model: Float[np.ndarray, "m n"]
-    kind: Kind
+    kind: str
     label: str
     models: tuple[str, ...]
     held_out: bool
@@ -93,7 +93,7 @@ class SlideScores:
             low, high = (format(v, digits) for v in self.interval)
             spread = f" ({low} to {high} over {len(self.models)} models)"
         name = self.said if self.said == self.label else f"{self.said} of {self.label}"
-        return f"{name} {self.probability:{digits}}{spread}"
+        return f"{name}: {self.probability:{digits}}{spread}"
 
     def legend(self) -> str:
         """What the scores are, of which models, and their range, a line each."""
@@ -117,7 +117,7 @@ def slide_scores(
     run: Path | Opened,
     slide_id: str,
     *,
-    kind: Kind = "attention",
+    kind: str = "attention",
     label: str | None = None,
     seen: bool = False,
     mpp: float | None = None,
@@ -178,8 +178,12 @@ def slide_scores(
     notes = [*places.notes]
     notes += [f"the bag holds {len(slides)} slides; scores were given within the bag"] if len(slides) > 1 else []
     notes += ["the model reads patients; it was asked about this slide alone"] if alone else []
+    scores = by_model.mean(0)
+    if not np.isfinite(scores).any():
+        raise NonFiniteError(f"No score of slide {slide_id!r} is finite; look at the run's training and its features.")
+    notes += ["all scores are equal: no tile stands out"] if len(scores) > 1 and np.ptp(scores) == 0 else []
     return SlideScores(
-        slide_id, places.xy_px, places.width_px, places.mpp, by_model.mean(0), by_model, kind, name,
+        slide_id, places.xy_px, places.width_px, places.mpp, scores, by_model, kind, name,
         tuple(m.name for m in models), held_out, value, interval, said, kind in SIGNED,
         str(opened.study.bag[row]), slides, opened.selection, opened.folder, places.slide, tuple(notes),
     )  # fmt: skip
@@ -208,7 +212,7 @@ def _part(opened: Opened, row: int, slide_id: str) -> slice:
 
 
 def _answers(
-    opened: Opened, row: int, models: tuple[Model, ...], kind: Kind, target: Target | None
+    opened: Opened, row: int, models: tuple[Model, ...], kind: str, target: Target | None
 ) -> list[Answer]:  # fmt: skip
     bag, covariates = opened.study.read(row), opened.study.covariates
     beside = None if covariates is None else covariates.values[row]

@@ -2,15 +2,19 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import planted
 import pytest
 from PIL import Image
 
+from milkit import api
 from milkit.data.cohort import Cohort
 from milkit.data.store import write_store
 from milkit.execute.run import execute
+from milkit.heatmaps.scores import SlideScores
 from milkit.models import InstancePooling
 from milkit.report.results import write_results
 from milkit.types import Bag
@@ -32,7 +36,7 @@ def place():
     return corners()[TOLD]
 
 
-def slide_bags(n=12, seed=0):
+def slide_bags(n, seed=0):
     """Slides of one grid; every second one is positive."""
     rng = np.random.default_rng(seed)
     xy = corners()
@@ -59,14 +63,26 @@ def picture(path):
     return path
 
 
-def made_run(folder, bags, rows, *, unit="slide", **changes):
+def made_scores(values, xy, width=WIDTH, kind="attention", **changes):
+    """Scores as two models gave them, made by hand."""
+    values = np.asarray(values, np.float32)
+    made = SlideScores(
+        slide_id="s1", xy_px=np.asarray(xy, np.int64), width_px=width, mpp=MPP, scores=values,
+        by_model=np.stack([values - 1, values + 1]), kind=kind, label="yes", models=("m0", "m1"), held_out=True,
+        probability=0.75, interval=(0.5, 1.0), said="probability", of_class=kind != "attention", bag="s1",
+        bag_slides=("s1",), selection="validation", run=Path("runs/made"),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def made_run(folder, bags, rows, model):
     """A store, a table, and a finished run of them."""
     write_store(folder / "store.h5", bags, dtype="float32", encoder="made-up", mpp=MPP, tile_px=WIDTH)
     write_table(folder / "table.csv", rows)
     base = planted.experiment(width=4)
     data = Cohort(str(folder / "table.csv"), str(folder / "store.h5"))
     train = replace(base.train, epochs=20, standardise=True)
-    study = replace(base, data=data, unit=unit, train=train, seeds=1, name="slides", **changes)
+    study = replace(base, data=data, unit="patient", train=train, name="slides", model=model)
     execute(study, folder / "run")
     write_results(folder / "run")
     return folder / "run"
@@ -74,10 +90,20 @@ def made_run(folder, bags, rows, *, unit="slide", **changes):
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """A run of max pooling over the tiles' own scores, whose relevance is known by construction; s1.png is a slide."""
+    """A run of max pooling over the tiles' own scores; patient p0 has two slides; s1.png is a slide."""
     folder = tmp_path_factory.mktemp("heat")
-    rows = [{"slide_id": f"s{i}", "patient_id": f"p{i}", "label": ["no", "yes"][i % 2]} for i in range(12)]
-    made_run(folder, slide_bags(), rows, model=InstancePooling(pooling="max", encoder=()))
+    rows = [{"slide_id": f"s{i}", "patient_id": f"p{i % 12}", "label": ["no", "yes"][i % 2]} for i in range(13)]
+    made_run(folder, slide_bags(13), rows, InstancePooling(pooling="max", encoder=()))
+    api.finalize(folder / "run", folder / "model")
     (folder / "slides").mkdir()
     picture(folder / "slides" / "s1.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made():
+    """What tests make by hand, without a name of their own to import it by."""
+    return SimpleNamespace(
+        scores=made_scores, picture=picture, corners=corners, place=place, run=made_run, bags=slide_bags,
+        mpp=MPP, width=WIDTH, told=TOLD, size=SIZE,
+    )  # fmt: skip
