@@ -5,11 +5,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from milkit.heatmaps.kinds import KINDS, Kind
+from milkit.heatmaps.kinds import KINDS
 from milkit.heatmaps.opened import Opened, open_run
 from milkit.heatmaps.scores import SlideScores, slide_scores
 from milkit.heatmaps.shown import SCALES, colours, ranks
@@ -38,8 +38,7 @@ class Asked:
         """
         if self._opened is None:
             self._opened = self._open()
-        # `slide_scores` refuses a kind that is none
-        return slide_scores(self._opened, slide_id, kind=cast(Kind, kind), label=label, seen=True, mpp=self._mpp)
+        return slide_scores(self._opened, slide_id, kind=kind, label=label, seen=True, mpp=self._mpp)
 
 
 class Maps:

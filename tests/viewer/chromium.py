@@ -1,6 +1,7 @@
 """A headless Chromium that tests drive through a pipe by its DevTools protocol: no package and no port is needed."""
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -38,8 +39,8 @@ class Chromium:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         # beside the pipe it may not ask anybody: what is not loopback goes to a proxy that is not there
-        flags = [*FLAGS, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}", "--proxy-server=127.0.0.1:9",
-                 "--proxy-bypass-list=127.0.0.1"]  # fmt: skip
+        nobody = ["--proxy-server=127.0.0.1:9", "--proxy-bypass-list=127.0.0.1"]
+        flags = [*FLAGS, *nobody, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", INTO_PLACE, str(theirs_in), str(theirs_out), program, *flags, "about:blank"],
             pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -107,10 +108,8 @@ class Chromium:
         """End it and all its processes."""
         for fd in (self._out, self._in):
             os.close(fd)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
     def _read(self):

@@ -13,7 +13,6 @@ export class DeepZoom {
     this.overview = overview;
     this.tell = tell;          // {moved(place), failed(message)}
     this.slide = null;
-    this.marked = null;        // a square {x, y, width} with a ring around it
     this.squares = new Map();  // "z/c/r" -> bitmap, or null while loading or where it failed
     this.loading = 0;
     this.drawn = false;
@@ -26,7 +25,7 @@ export class DeepZoom {
     for (const bitmap of this.squares.values()) bitmap?.close();
     this.squares.clear();
     this.slide = slide;
-    this.marked = this.goal = null;
+    this.goal = null;
     this.failed = false;
     if (slide) this.fit();
     else this.paint();
@@ -111,7 +110,6 @@ export class DeepZoom {
       for (const square of this.seen(z, at)) this.drawSquare(pen, at, ...square);
     }
     pen.restore();
-    this.drawMark(pen, at);
     this.load(zoom, at);
     this.drawOverview();
     Object.assign(canvas.dataset, { x: this.x, y: this.y, scale: this.scale, zoom });
@@ -142,18 +140,6 @@ export class DeepZoom {
     const right = Math.round((c * step + bitmap.width * 2 ** z) * at.s) - at.left;
     const bottom = Math.round((r * step + bitmap.height * 2 ** z) * at.s) - at.top;
     pen.drawImage(bitmap, x, y, right - x, bottom - y);
-  }
-
-  drawMark(pen, at) {
-    if (!this.marked) return;
-    const { x, y, width } = this.marked;
-    const left = Math.round(x * at.s) - at.left, top = Math.round(y * at.s) - at.top;
-    const side = Math.round(width * at.s);
-    for (const [colour, out, thick] of [["#fff", 4, 5], ["#000", 4, 2]]) {
-      pen.strokeStyle = colour;
-      pen.lineWidth = thick;
-      pen.strokeRect(left - out, top - out, side + 2 * out, side + 2 * out);
-    }
   }
 
   /** Ask for what is seen and not there; the whole slide's one square first, as it stands in for all others. */

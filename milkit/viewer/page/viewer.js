@@ -6,10 +6,10 @@ import { HeatMap } from "./heat_map.js";
 
 const LISTED = 12;       // tiles of the highest and of the lowest rank
 const $ = (id) => document.getElementById(id);
-const state = { run: null, number: -1, asked: 0 };
+const state = { run: null, number: -1, asked: 0, marked: null };
 const heat = new HeatMap($("heat"));
 const view = new DeepZoom($("slide"), $("overview"), {
-  moved(at) { heat.draw(at); drawScale(at); },
+  moved(at) { heat.draw(at); drawScale(at); drawMark(at); },
   failed(why) { $("message").textContent = why; },
 });
 
@@ -34,9 +34,9 @@ async function ask(address) {
 
 const few = (value) => Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4 || value === 0
   ? String(+value.toPrecision(4)) : value.toExponential(2);
-const spread = ([, mean, low, high]) => low === high ? few3(mean) : `${few3(mean)} (${few3(low)} to ${few3(high)})`;
-const few3 = (value) => String(+value.toPrecision(3));
 const probable = () => !["Regression", "Survival"].includes(state.run.kind);
+const short = (value) => probable() ? value.toFixed(3) : few(value);
+const spread = ([, mean, low, high], slide) => short(mean) + (slide.models > 1 ? ` (${short(low)} to ${short(high)})` : "");
 
 // --- the list ---
 
@@ -51,7 +51,7 @@ function listSlides() {
   const { slides } = state.run;
   $("slides").replaceChildren(...slides.map((slide, number) => {
     const score = main(slide);
-    const said = slide.said ? `${probable() ? slide.said + " " : ""}${score ? spread(score) : ""}` : "no held-out prediction";
+    const said = slide.said ? `${probable() ? slide.said + " " : ""}${score ? spread(score, slide) : ""}` : "no held-out prediction";
     const right = verdict(slide);
     const button = make("button", { onclick: () => choose(number), title: slide.missing }, make("b", {}, slide.slide), make("span", {}, said));
     if (right) button.append(make("em", { className: right }, right === "right" ? "✓ right" : `✗ wrong: is ${slide.truth}`));
@@ -123,7 +123,7 @@ function showSaid(slide) {
   if (right) list.lastChild.lastChild.append(" ", make("span", { className: right }, right === "right" ? "✓ right" : "✗ wrong"));
   const said = [list];
   for (const score of slide.scores) {
-    const row = make("div", { className: "score" }, make("div", {}, make("span", {}, score[0]), make("span", {}, spread(score))));
+    const row = make("div", { className: "score" }, make("div", {}, make("span", {}, score[0]), make("span", {}, spread(score, slide))));
     if (probable()) row.append(track(score));
     said.push(row);
   }
@@ -150,6 +150,15 @@ function drawScale(at) {
   $("length").textContent = um >= 1000 ? `${um / 1000} mm` : `${+um.toPrecision(1)} µm`;
 }
 
+/** The ring around a tile that was chosen. */
+function drawMark(at) {
+  $("mark").hidden = !at || !state.marked;
+  if ($("mark").hidden) return;
+  const { x, y, width } = state.marked, ratio = devicePixelRatio || 1;
+  const side = `${width * at.s / ratio}px`;
+  Object.assign($("mark").style, { left: `${(x * at.s - at.left) / ratio}px`, top: `${(y * at.s - at.top) / ratio}px`, width: side, height: side });
+}
+
 // --- its heat map ---
 
 function clearMap() {
@@ -157,7 +166,7 @@ function clearMap() {
   $("legend").hidden = $("tiles").hidden = true;
   $("map-message").textContent = "";
   document.body.dataset.map = "";
-  view.marked = null;
+  state.marked = null;
   view.paint();
 }
 
@@ -196,8 +205,8 @@ function showLegend(said) {
   heat.drawColours($("colours"));
   $("low").textContent = known.length ? `lowest ${few(scores[known.at(-1)])}` : "";
   $("high").textContent = known.length ? `highest ${few(scores[known[0]])}` : "";
-  const marks = said.marks.map((mark) => make("strong", { className: "wrong" }, `${mark.toUpperCase()} `));
-  $("words").replaceChildren(...marks, ...said.legend.split("\n").flatMap((line) => [line, make("br")]));
+  const loud = (line) => said.marks.some((mark) => line.toLowerCase().startsWith(mark.toLowerCase()));
+  $("words").replaceChildren(...said.legend.split("\n").map((line) => make("li", { className: loud(line) ? "wrong" : "" }, line)));
   $("legend").hidden = false;
 }
 
@@ -215,19 +224,19 @@ function tileItem(tile) {
   const picture = view.slide && x >= 0 && y >= 0
     ? make("img", { src: `/slide/${state.number}/tile/${x}/${y}/${width}`, alt: "", loading: "lazy" })
     : make("div", { className: "none" });
-  const button = make("button", { title: words, ariaLabel: words, ariaPressed: "false" }, picture, `${rank}: ${few3(heat.map.scores[tile])}`);
+  const button = make("button", { title: words, ariaLabel: words, ariaPressed: "false" }, picture, `${rank}: ${few(heat.map.scores[tile])}`);
   button.addEventListener("click", () => goTo(tile, button));
   return make("li", {}, button);
 }
 
-/** Show a tile in the middle, a third of the view wide, with a ring around it. */
+/** Show a tile in the middle, a third of the view wide if it has the pixels, with a ring around it. */
 function goTo(tile, button) {
   if (!view.slide) return;
   const square = heat.square(tile), { clientWidth: w, clientHeight: h } = view.canvas;
   document.querySelectorAll("#tiles [aria-pressed=true]").forEach((other) => { other.ariaPressed = "false"; });
   button.ariaPressed = "true";
-  view.marked = square;
-  view.go(square.x + square.width / 2, square.y + square.width / 2, Math.min(w, h) / 3 / square.width);
+  state.marked = square;
+  view.go(square.x + square.width / 2, square.y + square.width / 2, Math.min(Math.min(w, h) / 3 / square.width, 2));
   readTile(tile, square.x, square.y);
 }
 
@@ -281,7 +290,7 @@ async function start() {
     $("no-map").textContent = run.why_no_map;
     $("no-map").hidden = !run.why_no_map;
     $("map-choice").hidden = Boolean(run.why_no_map);
-    $("kind").append(...Object.entries(run.kinds).map(([kind, words]) => make("option", { value: kind }, `${kind}: ${words}`)));
+    $("kind").append(...Object.entries(run.kinds).map(([kind, words]) => make("option", { value: kind, title: kind }, words)));
     offerLabels();
     listSlides();
     const number = Number(location.hash.slice(1) || -1);
