@@ -12,6 +12,7 @@ from milkit.data.mpp import level0_mpp, mpp_column
 from milkit.data.table import PATHS, CohortTable
 from milkit.data.targets import is_missing
 from milkit.embed.slides import TiledSlide
+from milkit.embed.source import Listed
 from milkit.errors import ConfigError, DataError
 
 SAME_MPP = 0.01
@@ -32,14 +33,14 @@ class Chosen:
     """
 
     ids: tuple[str, ...]
-    slides: tuple[TiledSlide, ...]
+    slides: tuple[Listed, ...]
     failed: Mapping[str, str]
     tiling: Mapping[str, Any]
 
     @property
     def tiles(self) -> int:
-        """How many tiles the slides have."""
-        return sum(int(s.manifest["tiles"]) for s in self.slides)
+        """How many tiles the slides have; 0 where that is not known yet."""
+        return sum(s.count for s in self.slides)
 
 
 def choose(cohort: CohortTable | Sequence[str], tiles: Path, slides: Path | None = None) -> Chosen:

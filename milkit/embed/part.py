@@ -66,13 +66,25 @@ def read_done(folder: Path) -> Done | None:
 
 
 def finished(work: Path, bag_id: str, settings: Settings, facts: Mapping[str, Any]) -> Done | None:
-    """A bag that is wholly encoded with these settings and of this source, which is not opened for it; else None."""
+    """A bag that is wholly encoded with these settings and of this source, which is not opened for it; else None.
+
+    Args:
+        work: the folder of all bags.
+        bag_id: its id.
+        settings: of the store.
+        facts: of its source, or those that tell it from another one.
+    """
     folder = part_folder(work, bag_id)
     with contextlib.suppress(OSError, ValueError, KeyError):
         head = json.loads((folder / HEAD).read_text())
-        if head["settings"] == settings.flat and head["facts"] == json.loads(json.dumps(dict(facts))):
+        if head["settings"] == settings.flat and agree(head["facts"], facts):
             return read_done(folder)
     return None
+
+
+def agree(found: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether what was written of a source is what is known of it."""
+    return all(found.get(name) == value for name, value in json.loads(json.dumps(dict(known))).items())
 
 
 class Part:

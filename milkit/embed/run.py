@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from milkit.data.table import CohortTable
 from milkit.embed.assemble import PUBLISHED, assemble, provenance, slide_lines
 from milkit.embed.cohort import Chosen, choose
 from milkit.embed.encode import Clock, Embedded, check_side, embed_bags
-from milkit.embed.part import finished, writing
+from milkit.embed.part import agree, finished, writing
 from milkit.embed.settings import Settings, settings_of, settle
-from milkit.embed.slides import TiledSlide
+from milkit.embed.source import Listed
 from milkit.encoders import Encoder
 from milkit.errors import ConfigError, DataError
 
 Told = Callable[[Embedded], None]
 Progress = Callable[[int, int, Clock], None]
+Bags = Generator[Embedded, None, None]
+Encode = Callable[[Sequence[Listed], Path, Clock, Callable[[int], None]], Bags]
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,68 @@ def embed(
         DataError: nothing can be embedded, or a store is there already.
         StopError: the disk is full, or the encoder raised.
     """
-    out = Path(out).expanduser()
     chosen = choose(slides, Path(tiles), None if folder is None else Path(folder))
-    tile_um, tile_px = float(chosen.tiling["tile_um"]), int(chosen.tiling["tile_px"])
-    check_side(encoder, tile_px, chosen.slides[0].id)
-    settings = settings_of(encoder, dtype, tile_um, tile_px)
-    threads = _threads(workers)
+    return embed_chosen(
+        chosen, encoder, out, dtype=dtype, workers=workers, overwrite=overwrite, anew=anew, told=told, progress=progress
+    )
+
+
+def embed_chosen(
+    chosen: Chosen,
+    encoder: Encoder,
+    out: Path | str,
+    *,
+    dtype: StoreDtype = "float16",
+    workers: int | None = None,
+    overwrite: bool = False,
+    anew: bool = False,
+    told: Told | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """As `embed`, of bags that were chosen: tiled slides, frames of videos, or slices of volumes."""
+    settings, threads = settings_for(chosen, encoder, dtype), threads_for(workers)
+
+    def here(bags: Sequence[Listed], work: Path, clock: Clock, count: Callable[[int], None]) -> Bags:
+        return embed_bags(bags, encoder, work, settings, workers=threads, clock=clock, progress=count)
+
+    return make_store(chosen, settings, here, out, overwrite=overwrite, anew=anew, told=told, progress=progress)
+
+
+def settings_for(chosen: Chosen, encoder: Encoder, dtype: StoreDtype) -> Settings:
+    """The settings of a store.
+
+    Raises:
+        ConfigError: tiles that the encoder does not take.
+    """
+    tile_um, tile_px = chosen.tiling.get("tile_um"), chosen.tiling.get("tile_px")
+    if tile_px is not None:  # of frames and slices it is seen when they are opened
+        check_side(encoder, int(tile_px), chosen.slides[0].id)
+    return settings_of(
+        encoder, dtype, None if tile_um is None else float(tile_um), None if tile_px is None else int(tile_px)
+    )
+
+
+def make_store(
+    chosen: Chosen,
+    settings: Settings,
+    encode: Encode,
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    anew: bool = False,
+    told: Told | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """As `embed`, by a way to encode: in this process, or spread over many machines.
+
+    Args:
+        chosen: the bags.
+        settings: of the store.
+        encode: given bags, the folder of all, a clock and a function to count tiles, it encodes each into its folder
+            and yields what came of it.
+        out, overwrite, anew, told, progress: see `embed`.
+    """
+    out = Path(out).expanduser()
     if out.is_dir():
         raise DataError(f"{out} is a folder; give the name of a file to write, such as {out / 'store.h5'}.")
     make_folder(out.parent)
@@ -116,16 +174,15 @@ def embed(
         settle(work, settings)
         clock = Clock()
         count = _counted(chosen.tiles, clock, progress)
-        bags = _encoded(chosen, encoder, work, settings, threads, clock, told, count)
+        bags = _encoded(chosen, encode, work, settings, clock, told, count)
         return _published(chosen, bags, work, out, settings, clock)
 
 
 def _encoded(
     chosen: Chosen,
-    encoder: Encoder,
+    encode: Encode,
     work: Path,
     settings: Settings,
-    workers: int,
     clock: Clock,
     told: Told | None,
     count: Callable[[int], None],
@@ -140,7 +197,7 @@ def _encoded(
 
     for name, reason in chosen.failed.items():
         keep(Embedded(name, None, reason=reason))
-    left: list[TiledSlide] = []
+    left: list[Listed] = []
     for slide in chosen.slides:
         done = finished(work, slide.id, settings, slide.facts)
         if done is not None:
@@ -152,9 +209,7 @@ def _encoded(
             left.append(slide)
         except DataError as error:
             keep(Embedded(slide.id, None, reason=str(error)))
-    with contextlib.closing(
-        embed_bags(left, encoder, work, settings, workers=workers, clock=clock, progress=count)
-    ) as bags:
+    with contextlib.closing(encode(left, work, clock, count)) as bags:
         for bag in bags:
             keep(bag)
     return found
@@ -193,7 +248,8 @@ def _as_asked(out: Path, chosen: Chosen, settings: Settings) -> Report | None:
         list(store.ids) != list(chosen.ids)
         or store.provenance["extra"] != made
         or store.provenance["dtype"] != settings.dtype
-        or lines != [slide.facts for slide in chosen.slides]
+        or len(lines) != len(chosen.slides)
+        or not all(agree(line, slide.facts) for line, slide in zip(lines, chosen.slides, strict=True))
     ):
         return None
     bags = tuple(Embedded(n, t, t) for n, t in zip(store.ids, store.lengths.tolist(), strict=True))
@@ -221,7 +277,12 @@ def _clear(work: Path) -> None:
             entry.unlink()
 
 
-def _threads(workers: int | None) -> int:
+def threads_for(workers: int | None) -> int:
+    """Threads that read tiles.
+
+    Raises:
+        ConfigError: none.
+    """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}; expected a number of threads, 1 or more.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

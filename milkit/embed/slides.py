@@ -50,6 +50,11 @@ class TiledSlide:
         """What a store keeps of it, known without opening the slide."""
         return {**{name: self.manifest[name] for name in KEPT}, "tiles_sha256": self.manifest["sha256"]}
 
+    @property
+    def count(self) -> int:
+        """How many tiles it has."""
+        return int(self.manifest["tiles"])
+
     def check(self) -> None:
         """See that the file is the one that was tiled.
 

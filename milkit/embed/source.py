@@ -78,3 +78,22 @@ class Opener(Protocol):
     def open(self) -> Source:
         """The bag; raises a DataError where it cannot be read."""
         ...
+
+
+@runtime_checkable
+class Listed(Opener, Protocol):
+    """A bag of a cohort, and what is known of it without opening it."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Of its source, all or those that tell it from another one."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many tiles it has; 0 where that is not known yet."""
+        ...
+
+    def check(self) -> None:
+        """See that its files are there and are those that are meant; raises a DataError."""
+        ...
