@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from milkit.embed.behind import Behind
 from milkit.embed.feed import Turn, turns
 from milkit.embed.part import Part, StopError
 from milkit.embed.settings import Settings
@@ -144,6 +145,7 @@ def embed_bags(
             raise
 
     held: Part | None = None
+    writer = Behind()
     stream = turns(openers, begin, workers, gone)
     try:
         for turn in stream:
@@ -151,11 +153,12 @@ def embed_bags(
             if held is not None and not turn.ends:
                 if name not in gone:
                     with _told(name, gone):
-                        _encode(turn, held, encoder, clock)
+                        _encode(turn, held, encoder, clock, writer)
                         if progress:
                             progress(turn.stop - turn.start)
                 continue
             with _told(name, gone):
+                writer.wait()
                 if turn.error is not None:
                     raise turn.error
                 if held is not None and name not in gone:
@@ -168,6 +171,7 @@ def embed_bags(
                 yield Embedded(name, held.tiles, held.kept)
     finally:
         stream.close()
+        writer.close()
         if held is not None:
             held.close()
 
@@ -185,13 +189,13 @@ def _told(name: str, gone: dict[str, str]):
         gone[name] = f"it could not be read: {type(error).__name__}: {str(error)[:200]}"
 
 
-def _encode(turn: Turn, part: Part, encoder: Encoder, clock: Clock) -> None:
+def _encode(turn: Turn, part: Part, encoder: Encoder, clock: Clock, writer: Behind) -> None:
     before = time.monotonic()
     tiles = turn.tiles()
     read = time.monotonic()
     found = _features(encoder, tiles, turn)
     done = time.monotonic()
-    part.append(found)
+    writer.do(part.append, found)
     clock.add(len(tiles), done - read, read - before)
 
 

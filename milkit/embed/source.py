@@ -62,7 +62,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files; more than once does no harm."""
         ...
 
 
