@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """A request that is no HTTP, in the form of all errors."""
-        self.close_connection = True
+        self.close_connection, self.request_version = True, self.protocol_version
         self._send(refused(code, message or "This request cannot be read."))
 
     def _send(self, answer: Answer) -> None:
@@ -206,6 +206,7 @@ class ViewerServer(ThreadingHTTPServer):
     allow_reuse_port = False
 
     def __init__(self, viewer: Viewer, port: int = 0) -> None:
+        self.viewer = viewer
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
@@ -213,7 +214,6 @@ class ViewerServer(ThreadingHTTPServer):
             raise ConfigError(
                 f"Port {port} cannot be listened on ({why}); leave out --port to take a free one."
             ) from None
-        self.viewer = viewer
         self.access = Access(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
