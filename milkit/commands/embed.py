@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from milkit.commands.progress import on_one_line
 from milkit.errors import ConfigError
@@ -11,13 +11,16 @@ from milkit.errors import ConfigError
 if TYPE_CHECKING:
     from milkit.embed.encode import Clock, Embedded
     from milkit.embed.run import Report
+    from milkit.slides.stacks import Stacking
 
 DESCRIPTION = """Encode the tiles of a cohort's slides into one store: features, where each tile lies, and how all of it
 was made. COHORT names the slides, one a row, in a column slide_id (or the like)."""
+STACKING = ("window", "percentiles", "axis", "unit", "square", "side_px")
 EPILOG = """examples:
   milkit embed cohort.csv --tiles tiles --encoder efficientnet_lite0 --weights efficientnet_lite0.npz --out lite0.h5
   milkit embed cohort.csv --tiles tiles --encoder uni --weights uni.safetensors --precision bfloat16 --out uni.h5
   milkit embed cohort.csv --tiles tiles --encoder my_module:encode --out mine.h5 --slides /new/place
+  milkit embed cohort.csv --stacks ct --window -160 240 --encoder resnet50 --weights resnet50.pth --out ct.h5
 
 After a stop, of whatever kind, the same command goes on where it was and ends with the same bytes. A slide that cannot
 be embedded is named with its reason, the others go on, and the exit status is 1.
@@ -35,17 +38,25 @@ def main(arguments: list[str]) -> int:
     from milkit.data.table import read_cohort
 
     table = read_cohort(options.cohort, slide=options.slide_column)
-    from milkit.embed.run import embed
+    stacking = _stacking(options)
+    from milkit.embed.cohort import choose
+    from milkit.embed.run import embed_chosen
+    from milkit.embed.stacks import choose_stacks
     from milkit.encoders import load_encoder
+
+    if stacking is None:
+        chosen = choose(table, options.tiles, options.slides)
+    else:
+        chosen = choose_stacks(table, options.stacks, stacking)
 
     encoder = load_encoder(
         options.encoder, options.weights, batch=options.batch, precision=options.precision,
         prefix=options.encoder_prefix,
     )  # fmt: skip
     try:
-        report = embed(
-            table, options.tiles, encoder, options.out, dtype=options.dtype, folder=options.slides,
-            workers=options.workers, overwrite=options.overwrite, anew=options.anew, told=_say, progress=_progress,
+        report = embed_chosen(
+            chosen, encoder, options.out, dtype=options.dtype, workers=options.workers, overwrite=options.overwrite,
+            anew=options.anew, told=_say, progress=_progress,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; what is encoded is kept, repeat the command to go on.") from None
@@ -72,7 +83,27 @@ def _say(bag: "Embedded") -> None:
 
 def _progress(done: int, of: int, clock: "Clock") -> None:
     busy = "" if clock.busy is None else f", encoder busy {clock.busy:.0%}"
-    on_one_line(f"tile {done} of {of}, {clock.rate:.0f} tiles/s{busy}" if clock.tiles else f"tile {done} of {of}")
+    place = f"tile {done}{f' of {of}' if of else ''}"
+    on_one_line(f"{place}, {clock.rate:.0f} tiles/s{busy}" if clock.tiles else place)
+
+
+def _stacking(options: argparse.Namespace) -> "Stacking | None":
+    """How frames and slices become tiles; None for tiles of slides."""
+    given: dict[str, Any] = {name: getattr(options, name) for name in STACKING if getattr(options, name) is not None}
+    if (options.tiles is None) == (options.stacks is None):
+        raise ConfigError(
+            "Say what is to be embedded: --tiles DIR (slides) or --stacks DIR (frames, volumes), one of them."
+        )
+    if options.stacks is None:
+        if given:
+            raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is for frames and volumes; give --stacks too.")
+        return None
+    if options.slides is not None:
+        raise ConfigError("--slides says where tiled slides are; leave it out with --stacks.")
+    from milkit.slides.stacks import Stacking
+
+    pairs: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return Stacking(**{**given, **pairs})
 
 
 def in_words(report: "Report") -> str:
@@ -105,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("cohort", type=Path, metavar="COHORT", help="table of the slides (CSV or .xlsx), one a row")
-    add("--tiles", required=True, type=Path, metavar="DIR", help="what `milkit tile --out` wrote")
+    add("--tiles", type=Path, metavar="DIR", help="what `milkit tile --out` wrote")
+    add("--stacks", type=Path, metavar="DIR", help="in place of --tiles: folders of frames, or volumes")
     add("--encoder", required=True, metavar="NAME", help="docs/encoders.md; module:function, or FILE.onnx")
     add("--weights", type=Path, metavar="FILE", help=".safetensors, .npz or PyTorch's, where the encoder needs it")
     add("--encoder-prefix", default="", metavar="TEXT", help="to be taken off the names of the file's arrays")
@@ -121,4 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, metavar="N", help="threads that read tiles (default: the cores, 8 at most)")
     add("--overwrite", action="store_true", help="replace a store that is there already")
     add("--anew", action="store_true", help="throw away what an earlier command left unfinished")
+    stacks = parser.add_argument_group("frames and volumes (--stacks)")
+    pair: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
+    stacks.add_argument("--window", **pair, help="intensities that become black and white")
+    stacks.add_argument("--percentiles", **pair, help="the same by percentiles of each volume, 0..100")
+    stacks.add_argument("--axis", choices=("axial", "coronal", "sagittal", "i", "j", "k"), help="default: axial")
+    stacks.add_argument("--unit", choices=("mm", "micron", "meter"), help="of spacing, where NIfTI files name none")
+    stacks.add_argument("--square", choices=("pad", "crop"), help="black borders (default), or the middle")
+    stacks.add_argument("--side-px", type=int, metavar="PX", help="resize squares (default: the encoder does)")
     return parser

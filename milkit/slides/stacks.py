@@ -37,9 +37,11 @@ class Stacking:
     """Of the spacing of NIfTI volumes that do not name it; "" leaves them without positions."""
     square: Literal["pad", "crop"] = "pad"
     """Encoders take squares: black borders about the picture, or its middle."""
+    side_px: int = 0
+    """Pixels a side that squares are resized to (Lanczos); 0 leaves them as they are, for the encoder to resize."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "stacks", window="(-inf, inf)", percentiles="[0, 100]")
+        check_fields(self, "stacks", window="(-inf, inf)", percentiles="[0, 100]", side_px="[0, 4096]")
         if self.window and self.percentiles:
             raise ConfigError("--window and --percentiles both say what becomes black and white; give one of them.")
         for name, pair in (("window", self.window), ("percentiles", self.percentiles)):
@@ -75,7 +77,8 @@ class Stack(ABC):
         facts: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self.path, self.stacking, self.positions = path, stacking, positions
-        self.side = (max if stacking.square == "pad" else min)(size_px)
+        self._square = (max if stacking.square == "pad" else min)(size_px)
+        self.side = stacking.side_px or self._square
         self._digest = digest_of(path)
         self.facts: dict[str, Any] = {
             "slide": str(path), "digest": self._digest, "size_px": list(size_px), "settings": stacking.settings,
@@ -108,7 +111,12 @@ class Stack(ABC):
             raise DataError(f"{self.path} has pictures 0 to {len(self) - 1}; {first} to {last} were asked for.")
         out = np.zeros((last - first, self.side, self.side, 3), np.uint8)
         for place, index in enumerate(range(first, last)):
-            put_square(out[place], self._picture(index))
+            if self.side == self._square:
+                put_square(out[place], self._picture(index))
+            else:
+                square = np.zeros((self._square, self._square, 3), np.uint8)
+                put_square(square, self._picture(index))
+                out[place] = resized(square, self.side)
         return out
 
     def unchanged(self) -> bool:
@@ -144,6 +152,13 @@ def put_square(into: UInt8[np.ndarray, "side side 3"], picture: UInt8[np.ndarray
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     h, w = min(side, height), min(side, width)
     into[y : y + h, x : x + w] = picture[top : top + h, left : left + w]
+
+
+def resized(square: UInt8[np.ndarray, "s s 3"], side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """A square at another size, by Pillow's antialiased Lanczos filter."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def digest_of(path: Path) -> str:
@@ -195,6 +210,14 @@ def find_stack(folder: Path, name: str) -> Path:
     if len(found) > 1:
         raise DataError(f"{folder} holds {_listed(found)}, which could all be {name!r}; keep one of them.")
     return found[0]
+
+
+def stack_id(name: str) -> str:
+    """A name without the ending of a volume."""
+    from milkit.slides.volumes import ENDINGS
+
+    ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)] or name
 
 
 def _listed(paths: Sequence[Path]) -> str:

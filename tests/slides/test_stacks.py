@@ -91,6 +91,10 @@ def test_squares_by_borders_or_by_the_middle(tmp_path):
     assert (padded[0, 1:3] == pixels).all()
     assert not padded[0, 0].any()
     assert not padded[0, 3:].any()
+    black = np.zeros((5, 5, 3), np.uint8)
+    black[1:3] = pixels
+    smaller = Image.fromarray(black).resize((2, 2), Image.Resampling.LANCZOS)
+    assert (whole(open_stack(tmp_path, Stacking(side_px=2)))[0] == np.asarray(smaller)).all()
     cropped = whole(open_stack(tmp_path, Stacking(square="crop")))
     assert (cropped[0] == pixels[:, 1:3]).all()
 
@@ -356,7 +360,14 @@ def test_choices_that_do_not_fit():
         Stacking(window=(2.0, 1.0))
     with pytest.raises(ConfigError, match="percentiles"):
         Stacking(percentiles=(0.0, 101.0))
-    assert CT.settings == {"window": [-100, 155], "percentiles": None, "axis": "axial", "unit": "", "square": "pad"}
+    assert CT.settings == {
+        "window": [-100, 155],
+        "percentiles": None,
+        "axis": "axial",
+        "unit": "",
+        "square": "pad",
+        "side_px": 0,
+    }
 
 
 def test_a_bag_is_found_by_its_name(tmp_path):
