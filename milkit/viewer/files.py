@@ -114,6 +114,8 @@ def _found(slide: str, there: Mapping[str, list[Path]], folder: Path | None) -> 
         return None, f"{len(paths)} files are named {slide!r}: {', '.join(map(str, paths[:3]))}; keep one."
     if folder is None or not paths[0].resolve().is_relative_to(folder.resolve()):
         return None, f"{paths[0]} is a link out of {folder}; copy the slide there, or give its own folder."
+    if not paths[0].is_file():
+        return None, f"{paths[0]} is a link to nothing, or no file; copy the slide there."
     return paths[0].resolve(), ""
 
 
