@@ -23,6 +23,7 @@ from milkit.encoders.positions import Positions, to_grid
 from milkit.encoders.vit_names import IGNORED, in_timm_names
 from milkit.errors import ConfigError, DataError
 from milkit.fields import check_fields
+from milkit.nn.gelu import gelu
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class ViT:
             gate, value = jnp.split(y, 2, -1)
             y = jax.nn.silu(gate) * value
         else:
-            y = jax.nn.gelu(y, approximate=False)
+            y = gelu(y)
         return x + y @ block["fc2"] + block["fc2_bias"]
 
     def _sizes(self, arrays: dict[str, np.ndarray]) -> dict[str, int]:

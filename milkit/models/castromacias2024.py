@@ -39,13 +39,14 @@ from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import MLP, Init, dropout_or_none, linear, masked_softmax
 from milkit.nn.blockwise import attend
+from milkit.nn.gelu import gelu
 from milkit.nn.layer_norm import layer_norm
 from milkit.nn.query_attention import check_heads
 from milkit.nn.running import weighted_sum
 from milkit.nn.smooth import Edges, Sm, edges_of
 from milkit.types import Bags, Output
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": lambda h: jax.nn.gelu(h, approximate=False)}
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": gelu}
 
 
 @dataclass(frozen=True)
@@ -260,5 +261,5 @@ class SmLayer(nnx.Module):
         y = y + self.sm(found, mask, edges).astype(x.dtype)
         if self.mlp_norm is not None:
             first, second = self.mlp
-            y = y + drop(second(drop(jax.nn.gelu(first(self.mlp_norm(y)), approximate=False))))
+            y = y + drop(second(drop(gelu(first(self.mlp_norm(y))))))
         return y if self.outward is None else self.outward(y)

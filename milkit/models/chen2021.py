@@ -123,7 +123,7 @@ class PatchGCNModule(nnx.Module):
         """Logits, attention and the bag's embedding."""
         graph = neighbours_of(bags, self.count, self.radius_um, model="PatchGCN")
         draws: dict[str, Any] = {"deterministic": deterministic, "rngs": rngs}
-        h = self.join(jnp.concatenate(self.layers(bags.x, *graph, **draws), -1), **draws)
+        h = self.join.joined(self.layers(bags.x, *graph, **draws), **draws)
         attention = masked_softmax(self.pool.scores(h, **draws), bags.mask)
         embedding = self.hidden(weighted_sum(attention, h)[:, 0].astype(h.dtype))
         return Output(self.classifier(embedding), attention=attention, embedding=embedding)
@@ -182,7 +182,7 @@ class TorchmilPatchGCNModule(nnx.Module):
             if self.dropout is not None:
                 h = self.dropout(h, deterministic=deterministic, rngs=rngs)
             given.append(h)
-        h = self.join(jnp.concatenate(given, -1), deterministic=deterministic, rngs=rngs)
+        h = self.join.joined(given, deterministic=deterministic, rngs=rngs)
         pooled, attention = self.pool(h, mask)
         embedding = pooled[:, 0].astype(h.dtype)
         return Output(self.classifier(embedding), attention=attention, embedding=embedding)

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear, masked_max
+from milkit.nn.gelu import gelu
 from milkit.nn.layer_norm import layer_norm
 from milkit.nn.order import as_given
 from milkit.nn.state_space import AT_ONCE, DiagonalStateSpace
@@ -86,7 +87,7 @@ class S4MILModule(nnx.Module):
         self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None
     ) -> dict[str, Float[Array, "b n e"]]:
         """The projected instances ("encoded") and what the sequence is at each ("states", 0 on padding)."""
-        act = jax.nn.relu if self.activation == "relu" else lambda h: jax.nn.gelu(h, approximate=False)
+        act = jax.nn.relu if self.activation == "relu" else gelu
         encoded = h = act(self.encoder(bags.x))
         if self.dropout is not None:
             h = self.dropout(h, deterministic=deterministic, rngs=rngs)

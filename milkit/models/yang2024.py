@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.fields import check_fields
 from milkit.nn import AttentionPool, dropout_or_none, linear
+from milkit.nn.gelu import gelu
 from milkit.nn.layer_norm import layer_norm
 from milkit.nn.order import Order, as_given, backwards, strided
 from milkit.nn.selective_scan import AT_ONCE, Mamba
@@ -124,7 +125,7 @@ class MambaMILModule(nnx.Module):
         self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None
     ) -> dict[str, Float[Array, "b n e"]]:
         """The projected instances ("encoded"), what each layer adds ("layer1" ...), and the last norm ("normed")."""
-        act = jax.nn.relu if self.activation == "relu" else lambda h: jax.nn.gelu(h, approximate=False)
+        act = jax.nn.relu if self.activation == "relu" else gelu
         h = act(self.encoder(bags.x))
         found = {"encoded": h}
         if self.dropout is not None:

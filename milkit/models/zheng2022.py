@@ -35,6 +35,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.fields import check_fields
 from milkit.nn import dropout_or_none, linear
+from milkit.nn.gelu import gelu
 from milkit.nn.graph import AT_ONCE, attend, gather
 from milkit.nn.layer_norm import layer_norm
 from milkit.nn.mincut import cut_loss, orthogonality_loss, pooled_by, shares_of
@@ -173,7 +174,7 @@ class TokenLayer(nnx.Module):
         found = found if self.project is None else drop(self.project(found))
         y = (x if self.inward is None else self.inward(x)) + found
         hidden = self.first(self.mlp_norm(y))
-        hidden = jax.nn.gelu(hidden, approximate=False) if self.activation == "gelu" else jax.nn.relu(hidden)
+        hidden = gelu(hidden) if self.activation == "gelu" else jax.nn.relu(hidden)
         y = y + drop(self.second(drop(hidden)))
         return (y if self.outward is None else self.outward(y)), weight[:, :, 0].mean(1)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from milkit.nn.gelu import gelu
 from milkit.nn.initialisers import Init, linear
 
 Activation = Literal["relu", "gelu", "tanh"]
@@ -15,7 +16,7 @@ Activation = Literal["relu", "gelu", "tanh"]
 def activated(x: Float[Array, "*shape d"], by: Activation) -> Float[Array, "*shape d"]:
     """ReLU, the exact GELU or tanh."""
     if by == "gelu":
-        return jax.nn.gelu(x, approximate=False)
+        return gelu(x)
     return jax.nn.relu(x) if by == "relu" else jnp.tanh(x)
 
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-AT_ONCE = {"cpu": 1 << 20}
+AT_ONCE = {"cpu": 1 << 21}
 AT_ONCE_ELSEWHERE = 1 << 26
 """Weights worked at a time, over all heads and bags, 4 bytes each: on a CPU what its caches nearly hold."""
 _NONE = -1e30

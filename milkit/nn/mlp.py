@@ -1,13 +1,19 @@
 """A stack of fully connected layers with ReLU."""
 
+from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
+from operator import add
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.initialisers import Init, linear
+from milkit.nn.products import tall_dot
 
 
 class MLP(nnx.Module):
@@ -36,8 +42,27 @@ class MLP(nnx.Module):
         self, x: Float[Array, "*shape d"], *, deterministic: bool = True, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*shape e"]:
         """Encode the last axis of `x`."""
-        for layer in self.layers:
-            x = jax.nn.relu(layer(x))
+        return self.joined([x], deterministic=deterministic, rngs=rngs)
+
+    def joined(
+        self, parts: Sequence[Float[Array, "*shape _"]], *, deterministic: bool = True, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "*shape e"]:
+        """Encode arrays as if they stood side by side, which costs a copy of all and another for the gradient."""
+        if not self.layers:
+            return jnp.concatenate(parts, -1)
+        first, *others = self.layers
+        x = beside_dot(first, parts) if len(parts) > 1 else first(parts[0])
+        for layer in [None, *others]:
+            x = jax.nn.relu(x if layer is None else layer(x))
             if self.dropout is not None:
                 x = self.dropout(x, deterministic=deterministic, rngs=rngs)
         return x
+
+
+def beside_dot(layer: nnx.Linear, parts: Sequence[Float[Array, "*shape _"]]) -> Float[Array, "*shape e"]:
+    """What a linear layer makes of arrays that stand side by side: the sum of each by its rows of the kernel."""
+    dtype = jnp.result_type(layer.kernel[...], *parts)
+    kernel, starts = layer.kernel[...].astype(dtype), np.cumsum([0, *[part.shape[-1] for part in parts]])
+    rows = zip(parts, pairwise(starts), strict=True)
+    total = reduce(add, [tall_dot(x.astype(dtype), kernel[a:b]) for x, (a, b) in rows])
+    return total if layer.bias is None else total + layer.bias[...].astype(dtype)

@@ -15,13 +15,13 @@ def tall_dot(x: Float[Array, "*shape d"], kernel: Float[Array, "d e"], *_: Any, 
     Over many rows the kernel's gradient is taken as (g' x)' on a CPU, where XLA's x' g is slow: it packs the wrong
     operand (10,000 x 1024 by 10,000 x 512, one core: 91 ms against 61). XLA would turn the one into the other, hence
     the barrier. Elsewhere, and over few rows, it is the plain product.
+
+    All axes but the last become one: of [b, n, d] XLA on a CPU makes slower gradients, of this product and of what
+    stands between it and the next (three layers with norms, 1,000 x 512: 40 ms against 59).
     """
-    rows = 1
-    for size in x.shape[:-1]:
-        rows *= size
-    if rows < MANY or jax.default_backend() != "cpu":
-        return x @ kernel
-    return _tall(x, kernel)
+    flat = x.reshape(-1, x.shape[-1])
+    tall = len(flat) >= MANY and jax.default_backend() == "cpu"
+    return (_tall(flat, kernel) if tall else flat @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 @jax.custom_vjp
@@ -35,8 +35,7 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    flat_x, flat_g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    return g @ kernel.T, jax.lax.optimization_barrier(flat_g.T @ flat_x).T
+    return g @ kernel.T, jax.lax.optimization_barrier(g.T @ x).T
 
 
 _tall.defvjp(_forward, _backward)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from milkit.errors import ConfigError
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.initialisers import linear
+from milkit.nn.layer_norm import layer_norm
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -30,7 +31,7 @@ class Values(nnx.Module):
         self.value = linear(width, width, rngs=rngs)
         self.out = linear(width, width, rngs=rngs)
         self.dropout = dropout_or_none(dropout)
-        self.norm = nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, rngs=rngs)
+        self.norm = layer_norm(width, rngs, epsilon=1e-6)
 
     def __call__(
         self, z: Float[Array, "b h e"], *, deterministic: bool = True, rngs: nnx.Rngs | None = None

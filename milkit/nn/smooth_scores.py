@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from milkit.nn.gelu import gelu
 from milkit.nn.initialisers import Init, linear
 from milkit.nn.smooth import Edges, adjacent
 
@@ -26,7 +27,7 @@ class ScoreNet(nnx.Module):
     def __call__(self, h: Float[Array, "b n e"]) -> tuple[Float[Array, "b n 1"], ...]:
         """The scores, one by one, in float32 at least."""
         for layer in (self.first, self.second):
-            h = jax.nn.gelu(layer(h), approximate=False)
+            h = gelu(layer(h))
         return tuple(score(h).astype(jnp.promote_types(h.dtype, jnp.float32)) for score in self.scores)
 
 

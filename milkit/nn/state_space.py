@@ -20,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from scipy.fft import next_fast_len
 
+from milkit.nn.gelu import gelu
 from milkit.nn.initialisers import linear
 
 AT_ONCE = 1 << 23
@@ -54,7 +55,7 @@ class DiagonalStateSpace(nnx.Module):
         wide = jnp.promote_types(u.dtype, jnp.float32)
         parameters = [p[...].astype(wide) for p in (self.log_step, self.log_decay, self.frequency, self.read_out)]
         y = _by_channel(u.astype(wide), parameters, self.at_once) + u * self.skip[...]
-        value, gate = jnp.split(self.out(jax.nn.gelu(y.astype(u.dtype), approximate=False)), 2, -1)
+        value, gate = jnp.split(self.out(gelu(y.astype(u.dtype))), 2, -1)
         return value * jax.nn.sigmoid(gate)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.nn.blockwise import Bias, attend, weights_of
 from milkit.nn.dropout import dropout_or_none
+from milkit.nn.gelu import gelu
 from milkit.nn.initialisers import linear
 from milkit.nn.layer_norm import layer_norm
 from milkit.nn.products import tall_dot
@@ -92,11 +93,11 @@ class FeedForward(nnx.Module):
         self, x: Float[Array, "b n d"], *, deterministic: bool = True, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "b n d"]:
         """Each token by itself."""
-        gelu = self.activation == "gelu"
+        relu = self.activation == "relu"
         h = self.first(x)
-        h = self._drop(jax.nn.gelu(h, approximate=False) if gelu else jax.nn.relu(h), deterministic, rngs)
+        h = self._drop(jax.nn.relu(h) if relu else gelu(h), deterministic, rngs)
         h = self.second(h)
-        return self._drop(h if gelu else jax.nn.relu(h), deterministic, rngs)
+        return self._drop(jax.nn.relu(h) if relu else h, deterministic, rngs)
 
     def _drop(self, h: Float[Array, "b n e"], deterministic: bool, rngs: nnx.Rngs | None) -> Float[Array, "b n e"]:
         return h if self.dropout is None else self.dropout(h, deterministic=deterministic, rngs=rngs)

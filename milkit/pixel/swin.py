@@ -29,8 +29,10 @@ from jaxtyping import Array, Bool, Float
 
 from milkit.errors import ConfigError
 from milkit.nn.criss_cross import Compat
+from milkit.nn.gelu import gelu
 from milkit.nn.images import image_sizes, masked, strided
 from milkit.nn.initialisers import torch_bias, torch_kernel
+from milkit.nn.layer_norm import layer_norm
 from milkit.nn.products import tall_dot
 from milkit.pixel.weights import Layer, load
 
@@ -56,11 +58,6 @@ def dense(a: int, b: int, *, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linea
     """A linear layer as the authors start it: normal with deviation .02, bias 0."""
     kernel, bias = nnx.initializers.normal(0.02), nnx.initializers.zeros_init()
     return nnx.Linear(a, b, use_bias=use_bias, kernel_init=kernel, bias_init=bias, dot_general=tall_dot, rngs=rngs)
-
-
-def layer_norm(channels: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer normalisation with torch's epsilon, and the variance from differences to the mean."""
-    return nnx.LayerNorm(channels, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
 class PatchEmbed(nnx.Module):
@@ -173,7 +170,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """The same shape as `x`."""
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class SwinBlock(nnx.Module):
