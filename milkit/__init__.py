@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from milkit.data.images import ImageCohort, ImageCrops, KnownImages
     from milkit.data.memory import in_memory
     from milkit.data.protocol import GivenFolds, Holdout, KFold, LabelBudget, MonteCarlo, Nested, SavedFolds
+    from milkit.embed.slide_cohort import SlideCohort
     from milkit.experiment import Experiment
     from milkit.models import ABMIL
     from milkit.search import Choice, Grid, LogUniform, Random, Tpe, Uniform
@@ -39,6 +40,7 @@ _WHERE = {
     ),
     "milkit.data.aligned": ("Aligned", "FeatureFiles"),
     "milkit.data.cohort": ("Cohort",),
+    "milkit.embed.slide_cohort": ("SlideCohort",),
     "milkit.data.covariates": ("Categorical", "Numeric"),
     "milkit.data.images": ("ImageCohort", "ImageCrops", "KnownImages"),
     "milkit.data.memory": ("in_memory",),

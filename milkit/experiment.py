@@ -28,6 +28,7 @@ from milkit.data.images.truth import pixel_labels
 from milkit.data.memory import InMemory
 from milkit.data.protocol import LabelBudget
 from milkit.data.protocol import Protocol as SplitProtocol
+from milkit.embed.slide_cohort import SlideCohort
 from milkit.errors import ConfigError
 from milkit.fields import check_fields
 from milkit.models import Model
@@ -37,7 +38,7 @@ from milkit.search import Search, check_search
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, Survival, Task
 from milkit.train.config import Augment, Optimizer, Select, Train
 
-Data = Cohort | DataSet | ImageSet | InMemory
+Data = Cohort | SlideCohort | DataSet | ImageSet | InMemory
 
 
 @runtime_checkable
@@ -53,7 +54,7 @@ class Experiment:
     """One study: data, who trains and tests, model, training, and how often it is repeated."""
 
     data: Data
-    """Where bags and labels come from: `Cohort`, a set of `milkit.data.datasets`, or `in_memory(...)`."""
+    """Where bags and labels come from: `Cohort`, `SlideCohort`, a set of `milkit.data.datasets`, or `in_memory(...)`."""
     protocol: SplitProtocol
     """Who trains, validates and tests."""
     model: AnyModel

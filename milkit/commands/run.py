@@ -149,7 +149,21 @@ def _run(targets: list[str], options: argparse.Namespace, overrides: list[str], 
             where=where,
         )
         print(summary(results, out))
+        _draw(experiment, out, stop)
     stop.check()
+
+
+def _draw(experiment: "Experiment", out: Path, stop: Wish) -> None:
+    """Lay attention over the slides that the data name for it; a replay draws them anew."""
+    slides = getattr(experiment.data, "heatmaps", ())
+    if not slides:
+        return
+    from milkit.heatmaps.draw import heatmap
+
+    for slide in slides:
+        stop.check()
+        _, files = heatmap(out, slide, out / "heatmaps", force=True)
+        print(f"heat map of {slide}: {files[0]}")
 
 
 def _own_images(targets: list[str], arguments: list[str]) -> "tuple[api.Stated, list[str]]":

@@ -1,7 +1,7 @@
 """A finished run, or a kept model, with its bags at hand and its trained models ready to be asked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from milkit.data.open_cohort import open_cohort
 from milkit.data.protocol import Split
 from milkit.data.study import Study
 from milkit.data.table import read_cohort
+from milkit.embed.slide_cohort import SlideCohort
 from milkit.errors import CohortError, ConfigError, DataError, RunFolderError
 from milkit.execute.digest import data_digest
 from milkit.execute.prepare import scalers_of
@@ -27,7 +28,7 @@ from milkit.experiment import Experiment
 from milkit.keep.features import Features, open_like
 from milkit.keep.folder import FACTS, Kept, stacked_like
 from milkit.keep.ids import digest_features, digest_id, slides_of
-from milkit.keep.predict import untargeted
+from milkit.keep.predict import bags_of, slides_alone, untargeted
 from milkit.keep.run import Finished, as_tree, read_members, read_run
 from milkit.predictions import Predictions
 from milkit.task import Task
@@ -94,6 +95,15 @@ class Opened:
         """Row of the bag that holds each slide."""
         return {slide: row for row, own in enumerate(self.study.slides) for slide in own}
 
+    @cached_property
+    def known(self) -> dict[str, None]:
+        """Every slide that can be asked about: those of the study, then others whose features are there."""
+        return dict.fromkeys([*self.slides, *(self.source.ids if self.source is not None else ())])
+
+    def holding(self, slide_id: str) -> "Opened":
+        """Itself; where the study has no such slide but the features do, the same models beside a bag of it."""
+        return self
+
     def slide_bag(self, slide_id: str) -> Bag:
         """A slide with its positions as on the slide itself.
 
@@ -126,10 +136,27 @@ class OpenedRun(Opened):
     experiment: Experiment = field(kw_only=True)
     splits: tuple[Split, ...] = field(kw_only=True)
     tree: Any = field(kw_only=True, repr=False)
+    patients: Mapping[str, str] = field(kw_only=True, default_factory=dict)
+
+    def holding(self, slide_id: str) -> Opened:
+        """With a slide that has no row, or no target, in a study of its own."""
+        if slide_id in self.slides or slide_id not in self.known or self.source is None:
+            return self
+        if self.study.covariates is not None:
+            raise DataError(
+                f"Slide {slide_id!r} is not in the study of {self.folder}, so the columns that its models read beside "
+                "the features are not known."
+            )
+        alone = bags_of(self.source, slides_alone([slide_id]), "slide")
+        return OpenedBeside(**{f.name: getattr(self, f.name) for f in fields(Opened)} | {"study": alone}, of=self)
 
     def models_for(self, row: int) -> tuple[tuple[Model, ...], bool]:
         """Models whose training and validation parts lack the bag; else all of them."""
-        out = [i for i, s in enumerate(self.splits) if row not in s.train and row not in s.validation]
+        return self.models_without([row])
+
+    def models_without(self, rows: Sequence[int]) -> tuple[tuple[Model, ...], bool]:
+        """Models whose training and validation parts lack some bags; else all of them."""
+        out = [i for i, s in enumerate(self.splits) if not np.isin(rows, np.concatenate([s.train, s.validation])).any()]
         chosen = out or list(range(len(self.splits)))
         return tuple(self._model(i) for i in chosen), bool(out)
 
@@ -159,6 +186,23 @@ class OpenedRun(Opened):
         beside = (None, None) if self.study.covariates is None else affine(self.study.covariates, split.train)
         arrays = jax.tree.map(lambda a: a[i], self.tree)
         return Model(self.run.runs[i]["run"], arrays, self._scalers[id(split)], beside)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedBeside(Opened):
+    """A slide that is not in a run's study, to be asked of the models that did not see its patient.
+
+    Attributes:
+        of: the run.
+    """
+
+    of: OpenedRun = field(kw_only=True)
+
+    def models_for(self, row: int) -> tuple[tuple[Model, ...], bool]:
+        """All models, but for those that were trained or validated on other slides of its patient."""
+        (slide,) = self.study.slides[row]
+        same = np.flatnonzero(self.of.study.patient == self.of.patients.get(slide, slide))
+        return self.of.models_without(same.tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,9 +265,12 @@ def open_run(
             "`milkit finalize` made."
         )
     stated = api.replay(folder / "config.json", trust_source=trust_source)
-    experiment = replace(stated.experiment, data=_moved(stated.experiment.data, store, cohort, folder))
+    data = stated.experiment.data
+    if isinstance(data, SlideCohort):
+        data = data.cohort  # what was made of its slides; nothing is made here
+    experiment = replace(stated.experiment, data=_moved(data, store, cohort, folder))
     run = read_run(folder, selection)
-    study, source = _data_of(experiment, folder)
+    study, source, patients = _data_of(experiment, folder)
     if study.sizes is not None:
         raise ConfigError(f"{folder}: its bags are images; `milkit predict` makes their maps.")
     plan = experiment.protocol.plan(study, experiment.task)
@@ -241,7 +288,7 @@ def open_run(
     return OpenedRun(
         folder, experiment.task, run.names, experiment.model, study,
         graph_of(experiment.model, study.features, outputs, beside), source,
-        run.selection, run=run, experiment=experiment, tree=tree,
+        run.selection, run=run, experiment=experiment, tree=tree, patients=patients,
         splits=tuple(splits[int(r["repeat"]), int(r["fold"]), int(r["inner"])] for r in run.runs),
     )  # fmt: skip
 
@@ -275,20 +322,20 @@ def _moved(data: Any, store: Path | None, cohort: Path | None, folder: Path) -> 
     return replace(data, **given) if given else data
 
 
-def _data_of(experiment: Experiment, folder: Path) -> tuple[Study, FeatureSource | None]:
-    """The study, and the features of its slides one by one."""
+def _data_of(experiment: Experiment, folder: Path) -> tuple[Study, FeatureSource | None, dict[str, str]]:
+    """The study, the features of its slides one by one, and the patient of each slide of the table."""
     data = experiment.data
     try:
         study = data.load(experiment.task, experiment.unit)
         if not isinstance(data, Cohort):
-            return study, None
+            return study, None, {}
         table = read_cohort(data.table, slide=data.slide, patient=data.patient, sheet=data.sheet, site="-", cohort="-")
         unit: Unit = data.unit  # type: ignore[assignment]  # it was checked when the study was loaded
-        _, source, _ = open_cohort(
+        named, source, _ = open_cohort(
             table, data.features, mpp=data.mpp, tile_um=data.tile_um, encoder=data.encoder, unit=unit,
             patches=data.patches, allow=data.allow, task=experiment.task,
         )  # fmt: skip
-        return study, source
+        return study, source, dict(zip(named.slide.tolist(), named.patient.tolist(), strict=True))
     except (DataError, CohortError) as error:
         raise DataError(
             f"{error} ({folder / 'config.json'} names its data so. If they have moved, say where they are now: "

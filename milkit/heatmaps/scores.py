@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from milkit.data.where import did_you_mean
 from milkit.errors import ConfigError, DataError, NonFiniteError, ProtocolError
 from milkit.heatmaps.kinds import KINDS, SIGNED, Answer, Target, answer, bags_of, target_of
-from milkit.heatmaps.opened import Model, Opened, OpenedModel, open_run
+from milkit.heatmaps.opened import Model, Opened, OpenedBeside, OpenedModel, open_run
 from milkit.heatmaps.places import places_of
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, probabilities
 
@@ -153,6 +153,7 @@ def slide_scores(
     opened = run if isinstance(run, Opened) else open_run(
         run, store=store, cohort=cohort, selection=selection, trust_source=trust_source
     )  # fmt: skip
+    opened = opened.holding(slide_id)
     row = _row_of(opened, slide_id)
     target = target_of(opened.task, opened.names, label)
     if target is None and kind != "attention":
@@ -177,6 +178,7 @@ def slide_scores(
     alone = isinstance(opened, OpenedModel) and opened.kept.facts["unit"] == "patient" and cohort is None
     notes = [*places.notes]
     notes += [f"the bag holds {len(slides)} slides; scores were given within the bag"] if len(slides) > 1 else []
+    notes += ["this slide is not in the study"] if isinstance(opened, OpenedBeside) else []
     notes += ["the model reads patients; it was asked about this slide alone"] if alone else []
     scores = by_model.mean(0)
     if not np.isfinite(scores).any():

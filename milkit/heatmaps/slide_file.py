@@ -33,11 +33,11 @@ def slide_named(opened: Opened, said: str) -> tuple[str, Path | None]:
     Raises:
         DataError: the run has no such slide, or several.
     """
-    if said in opened.slides and not Path(said).is_file():
+    if said in opened.known and not Path(said).is_file():
         return said, None
     path = Path(said)
     if not path.is_file():
-        known = [own for own in opened.slides if file_stem(own) == file_stem(said)]
+        known = [own for own in opened.known if file_stem(own) == file_stem(said)]
         bags = dict(zip(opened.study.bag.tolist(), opened.study.slides, strict=True))
         if len(known) == 1 and not path.suffix:
             return known[0], None
@@ -45,13 +45,13 @@ def slide_named(opened: Opened, said: str) -> tuple[str, Path | None]:
             return said, None  # what asks for its scores says what is wrong
         raise DataError(f"There is no slide file {path}; the folder is {Path.cwd()}.")
     names = {path.name, path.stem, slide_id_of(path)}
-    found = sorted(names & opened.slides.keys()) or sorted(s for s in opened.slides if file_stem(s) == file_stem(said))
+    found = sorted(names & opened.known.keys()) or sorted(s for s in opened.known if file_stem(s) == file_stem(said))
     if len(found) == 1:
         return found[0], path
     if found:
         raise DataError(f"{path} could be each of the slides {', '.join(found)} of {opened.folder}; rename the file.")
-    near = did_you_mean(slide_id_of(path), opened.slides)
-    raise DataError(f"{opened.folder} has no slide {slide_id_of(path)!r} among its {len(opened.slides)}.{near}")
+    near = did_you_mean(slide_id_of(path), opened.known)
+    raise DataError(f"{opened.folder} has no slide {slide_id_of(path)!r} among its {len(opened.known)}.{near}")
 
 
 def file_of(scores: SlideScores, slides: Path | None) -> Path:

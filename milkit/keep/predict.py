@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from milkit.data.build import build_study
+from milkit.data.covariates import Coding, Covariate
 from milkit.data.features import FeatureSource
-from milkit.data.study import Study
+from milkit.data.study import Study, Unit
 from milkit.data.table import CohortTable, table_of
 from milkit.errors import ConfigError
 from milkit.keep.decide import calibrated
@@ -114,14 +115,21 @@ def untargeted(kept: Kept, source: FeatureSource, table: CohortTable | None) -> 
             f"This model reads {', '.join(c.column for c in kept.codings)} beside the features; give the table that "
             "holds them: --cohort COHORT.csv."
         )
-    if table is None:
-        ids = np.array(source.ids, np.str_)
-        table = table_of("the features", {"slide_id": ids}, np.arange(len(ids)), line_word="slide")
-    blank = np.full(len(table), "0")
-    table = replace(table, columns={**table.columns, NOTHING: blank})
+    return bags_of(source, table or slides_alone(source.ids), kept.facts["unit"], kept.codings)
+
+
+def slides_alone(ids: Sequence[str]) -> CohortTable:
+    """A table in which every slide is a patient."""
+    return table_of("the features", {"slide_id": np.array(ids, np.str_)}, np.arange(len(ids)), line_word="slide")
+
+
+def bags_of(
+    source: FeatureSource, table: CohortTable, unit: Unit, covariates: Sequence[Covariate | Coding] = ()
+) -> Study:
+    """The bags of some features and a table, whatever their targets; raises what `build_study` does."""
+    table = replace(table, columns={**table.columns, NOTHING: np.full(len(table), "0")})
     task = Regression(labels=(NOTHING,), standardise=False)
-    unit = kept.facts["unit"]
-    return build_study("prediction", table, source, task, unit, split="-", covariates=kept.codings)
+    return build_study("prediction", table, source, task, unit, split="-", covariates=covariates)
 
 
 def called(kept: Kept, score: Float[np.ndarray, "n s"]) -> list[list[str]]:
