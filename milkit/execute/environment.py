@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
+from milkit.cores import pool_size
 from milkit.errors import ConfigError
-from milkit.execute.threads import pool_size
 
 PACKAGES = ("milkit", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "h5py", "safetensors")
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
+from milkit.cores import usable_cores
 from milkit.data.study import Study
 from milkit.execute.chunking import held_by_a_run, instances_at_once
 from milkit.execute.memory import memory_of, packed_bytes
-from milkit.execute.threads import usable_cores
 from milkit.experiment import Experiment
 from milkit.train.run_axis import Spread, devices_for
 from milkit.train.state import initial_state

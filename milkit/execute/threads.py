@@ -1,28 +1,14 @@
-"""How many threads XLA computes with on a CPU, which decides how it cuts sums and so the last bits of a result.
+"""The pool of threads that a study was started with, which every process that goes on with it takes.
 
-XLA makes its pool as large as the cores that the process may use, unless `$NPROC` says otherwise. A study therefore
-records the size it was started with, and every process that goes on with it (a worker on one core, a resume on another
-machine) makes a pool of that size. How many cores really work on it changes no bit.
+A study records its size (see `milkit.cores`), so that a worker on one core, or a resume on another machine, gives the
+same bits.
 """
 
 import os
 from collections.abc import Mapping
 from typing import Any
 
-VARIABLE = "NPROC"
-
-
-def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def pool_size() -> int:
-    """Threads of the pool that XLA has, or will make."""
-    said = os.environ.get(VARIABLE, "")
-    return int(said) if said.isdecimal() else len(usable_cores())
+from milkit.cores import VARIABLE, pool_size
 
 
 def same_pool(environment: Mapping[str, Any]) -> None:

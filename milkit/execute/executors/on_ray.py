@@ -7,18 +7,17 @@ checkpoint that the driver had of it. The cohort's own files must be readable un
 
 import contextlib
 import os
-import signal
-import socket
-import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from milkit.cluster import Cluster
+from milkit.cores import VARIABLE, pool_size
 from milkit.data.memory import InMemory
-from milkit.errors import ConfigError, WorkerError
+from milkit.errors import WorkerError
 from milkit.execute.claim import claimed
 from milkit.execute.environment import decides_bits, environment
 from milkit.execute.executors.base import IN_WORKER, Work, error_of, jax_settings
@@ -26,10 +25,8 @@ from milkit.execute.executors.handover import BAGS, bags_to_bytes, can_be_handed
 from milkit.execute.executors.local import Local
 from milkit.execute.executors.remote import run_program_here
 from milkit.execute.folder import write_bytes
-from milkit.execute.interrupt import SIGNALS
 from milkit.execute.program import CHECKPOINT, is_done, program_folder
 from milkit.execute.search.family import Family
-from milkit.execute.threads import VARIABLE, pool_size, usable_cores
 
 RETRIES = 5
 """How often Ray starts a program again after its machine died."""
@@ -101,8 +98,7 @@ class OnRay:
     """
 
     def __init__(self, workers: int | None, address: str | None) -> None:
-        self._workers, self._address = workers, address or os.environ.get("RAY_ADDRESS")
-        self._ray, self._started = _import_ray(), False
+        self._workers, self._cluster = workers, Cluster(address, workers)
 
     def run(self, work: Work, programs: Sequence[int]) -> None:
         """See `Executor.run`."""
@@ -114,68 +110,16 @@ class OnRay:
         here = [p for p in waiting if _reads_other_programs(work, p)]
         waiting = deque(p for p in waiting if p not in here)
         if waiting:
-            _Round(self._ray, work, waiting, self._workers).go()
+            _Round(self._cluster.ray, work, waiting, self._workers).go()
         Local().run(work, here)
 
-    def _connect(self) -> None:
-        if self._ray.is_initialized():
-            return
-        if self._address is None:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            cores = self._workers or len(usable_cores())
-            said: dict[str, Any] = {"address": "local", "num_cpus": cores, "include_dashboard": False}
-        else:
-            said = {"address": self._address}
-        try:
-            _knock(said["address"])
-            with _handlers_kept():
-                self._ray.init(**said, log_to_driver=False, logging_level="error")
-        except (OSError, RuntimeError, ValueError) as error:
-            raise WorkerError(
-                f"The Ray cluster {said['address']!r} cannot be reached ({str(error).splitlines()[0]}); start it with "
-                "`ray start --head`, give its address with --ray-address, or leave that away to start one here."
-            ) from error
-        self._started = True
-
     def __enter__(self) -> "OnRay":
-        self._connect()  # before JAX has threads: a cluster of this machine is started by forking
+        self._cluster.__enter__()  # before JAX has threads: a cluster of this machine is started by forking
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Leave the cluster, or end the one that was started here."""
-        if self._started:
-            self._ray.shutdown()
-
-
-@contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself, to end the process where it stands; studies end with checkpoints."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                if handler is not None:
-                    signal.signal(number, handler)
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT; Ray itself would wait for minutes and end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise ConfigError(
-            'Executor "ray" needs the ray package; install it with `pip install "milkit[ray]"`.'
-        ) from error
-    return ray
+        self._cluster.__exit__(*error)
 
 
 def _reads_other_programs(work: Work, program: int) -> bool:

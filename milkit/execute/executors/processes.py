@@ -19,13 +19,13 @@ from typing import Any
 
 import jax
 
+from milkit.cores import VARIABLE, pool_size, usable_cores
 from milkit.data.memory import InMemory
 from milkit.errors import ConfigError, WorkerError
 from milkit.execute.environment import decides_bits, environment
 from milkit.execute.executors.base import IN_WORKER, Work, error_of, jax_settings
 from milkit.execute.executors.handover import BAGS, bags_to_bytes, can_be_handed_over
 from milkit.execute.program import is_done
-from milkit.execute.threads import VARIABLE, pool_size, usable_cores
 
 ATTEMPTS = 3
 """How often a program is given to a worker before its death is taken for the program's fault."""
