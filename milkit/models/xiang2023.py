@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float
 from milkit.fields import check_fields
 from milkit.nn import linear
 from milkit.nn.layer_norm import layer_norm
+from milkit.nn.products import tall_dot
 from milkit.nn.query_attention import check_heads
 from milkit.types import Bags, Output
 
@@ -135,7 +136,7 @@ class Attend(nnx.Module):
         kernels, biases = jnp.split(self.inner.kernel[...], 3, 1), jnp.split(self.inner.bias[...], 3)
         # the key's bias would be taken away by the softmax
         q, k, v = (
-            jnp.reshape(a @ kernel + (0 if i == 1 else bias), (*a.shape[:2], self.heads, -1))
+            jnp.reshape(tall_dot(a, kernel) + (0 if i == 1 else bias), (*a.shape[:2], self.heads, -1))
             for i, (a, kernel, bias) in enumerate(zip((q, k, v), kernels, biases, strict=True))
         )
         wide = jnp.promote_types(q.dtype, jnp.float32)
