@@ -7,6 +7,7 @@ pixels, the tiles' own. GeoJSON's longitudes and latitudes are not meant, as now
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Int
 from milkit.data.images.polygons import doubled_area, objects_of
 from milkit.errors import ConfigError, DataError
 from milkit.heatmaps.scores import SlideScores
-from milkit.heatmaps.shown import Scale, coloured, colours, normalised, ranks
+from milkit.heatmaps.shown import Scale, colour_bar, coloured, colours, normalised, ranks
 
 MOST_CELLS = 1 << 27
 """Of the grid that all edges of tiles make; tiles that lie on a grid have about one cell each."""
@@ -35,11 +36,10 @@ def geojson(
     Raises:
         ConfigError: a quantile that is none.
     """
-    head = json.dumps(dict(facts), ensure_ascii=False)
-    yield f'{{"type": "FeatureCollection", "milkit": {head}, "features": [\n'
+    yield f'{{"type": "FeatureCollection", "milkit": {_as_json(facts)}, "features": [\n'
     between = ""
-    for feature in (*_contours(scores, contours), *_tiles(scores, scale)):
-        yield between + json.dumps(feature, ensure_ascii=False)
+    for feature in chain(map(_as_json, _contours(scores, contours)), _tiles(scores, scale)):
+        yield between + feature
         between = ",\n"
     yield "\n]}\n"
 
@@ -50,28 +50,27 @@ def class_name(scores: SlideScores) -> str:
     return ", ".join([name, *scores.marks])
 
 
-def _tiles(scores: SlideScores, scale: Scale) -> Iterator[dict[str, Any]]:
+def _tiles(scores: SlideScores, scale: Scale) -> Iterator[str]:
+    """Each tile as JSON, written out: a slide may have a million of them."""
     shown, place, colour = normalised(scores, "rank"), ranks(scores), colours(scores, scale)
-    name, width = class_name(scores), scores.width_px
+    kind = _as_json({"name": class_name(scores), "color": colour_bar()[len(colour_bar()) // 2, :3].tolist()})
+    low, high = scores.xy_px.tolist(), (scores.xy_px + scores.width_px).tolist()
     columns = zip(
-        scores.xy_px.tolist(), scores.scores.tolist(), shown.tolist(), place.tolist(), colour[:, :3].tolist(),
-        strict=True,
-    )  # fmt: skip
-    for number, ((x, y), score, share, rank, rgb) in enumerate(columns):
+        low, high, scores.scores.tolist(), shown.tolist(), place.tolist(), colour[:, :3].tolist(), strict=True
+    )
+    for number, ((x, y), (right, bottom), score, share, rank, rgb) in enumerate(columns):
         # JSON has no NaN: a tile that nothing is known of has no measurements
-        measured = {"score": score, "rank": rank, "percentile": 100 * share} if rank else {}
-        ring = [[x, y], [x + width, y], [x + width, y + width], [x, y + width], [x, y]]
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {
-                "objectType": "tile",
-                "name": f"tile {number}",
-                "color": rgb,
-                "classification": {"name": name, "color": [68, 1, 84]},
-                "measurements": measured,
-            },
-        }
+        measured = f'"score": {score!r}, "rank": {rank}, "percentile": {100 * share!r}' if rank else ""
+        yield (
+            '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": '
+            f"[[[{x}, {y}], [{right}, {y}], [{right}, {bottom}], [{x}, {bottom}], [{x}, {y}]]]}}, "
+            f'"properties": {{"objectType": "tile", "name": "tile {number}", "color": {rgb}, '
+            f'"classification": {kind}, "measurements": {{{measured}}}}}}}'
+        )
+
+
+def _as_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False)
 
 
 def _contours(scores: SlideScores, quantiles: Sequence[float]) -> Iterator[dict[str, Any]]:

@@ -178,6 +178,7 @@ def slide_scores(
     alone = isinstance(opened, OpenedModel) and opened.kept.facts["unit"] == "patient" and cohort is None
     notes = [*places.notes]
     notes += [f"the bag holds {len(slides)} slides; scores were given within the bag"] if len(slides) > 1 else []
+    notes += [f"no class was named: {name} is the most probable"] if target is None else []
     notes += ["this slide is not in the study"] if isinstance(opened, OpenedBeside) else []
     notes += ["the model reads patients; it was asked about this slide alone"] if alone else []
     scores = by_model.mean(0)
