@@ -74,6 +74,7 @@ class Chromium:
 
     def open(self, url):
         """Go to an address, until the page says that it is ready."""
+        self.send("Page.navigate", url="about:blank")  # so that the page before is not taken for it
         self.send("Page.navigate", url=url)
         self.wait(lambda: self.js("document.body?.dataset.ready === 'true'"))
 
@@ -128,7 +129,7 @@ class Chromium:
             self.requests.append(what["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(what["exceptionDetails"])
-        elif method == "Log.entryAdded" and what["entry"]["level"] in ("error", "warning"):
+        elif method == "Log.entryAdded" and what["entry"]["level"] == "error":
             self.errors.append(what["entry"])
         elif method == "Runtime.consoleAPICalled" and what["type"] in ("error", "warning", "assert"):
             self.errors.append(what)

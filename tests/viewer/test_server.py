@@ -214,7 +214,9 @@ def test_the_map_is_that_of_the_heat_maps(server, home, get):
     assert said["marks"] == []
 
 
-@pytest.mark.parametrize("query", ["other=1", "kind=attention&label=", "kind=none&label=yes", "kind=instance&label=maybe"])
+@pytest.mark.parametrize(
+    "query", ["other=1", "kind=attention&label=", "kind=none&label=yes", "kind=instance&label=maybe"]
+)
 def test_a_map_that_cannot_be_had_says_why(server, get, query):
     status, _, body = get(server, f"/slide/1/map?{query}")
     assert status == 422
