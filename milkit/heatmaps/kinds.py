@@ -79,10 +79,12 @@ class Answer:
     Attributes:
         scores: of its instances.
         logits: of the bag, as the model gave them.
+        of_class: whether the scores are those of a class.
     """
 
     scores: Float[np.ndarray, "n"]
     logits: Float[np.ndarray, "c"]
+    of_class: bool
 
 
 def answer(graph: Graph, config: Any, task: Task, model: Model, bags: Bags, kind: str, target: Target | None) -> Answer:
@@ -115,7 +117,10 @@ def answer(graph: Graph, config: Any, task: Task, model: Model, bags: Bags, kind
             f"--kind {kind} has nothing to show; this model has: {', '.join(there)}."
         )
     if kind == "attention":
-        return Answer(np.asarray(explain.attention(lambda _: output, bags))[0, :n], logits)
+        # a model with a branch of attention for each class (CLAM) is asked for the class's own
+        if target is not None and len(logits) > 1 and getattr(config, "branch_a_class", False):
+            return Answer(np.asarray(output.attention)[0, :n, target.column], logits, True)
+        return Answer(np.asarray(explain.attention(lambda _: output, bags))[0, :n], logits, False)
     if target is None:
         raise ConfigError(f"{kind} is relevance for one class: name it by --label.")
     if kind in ("gradient", "integrated"):
@@ -123,7 +128,7 @@ def answer(graph: Graph, config: Any, task: Task, model: Model, bags: Bags, kind
     else:
         of = explain.instance_scores if kind == "instance" else explain.contributions
         found = of(lambda _: output, bags, target.column)
-    return Answer(target.sign * np.asarray(found)[0, :n], logits)
+    return Answer(target.sign * np.asarray(found)[0, :n], logits, True)
 
 
 def bags_of(bag: Bag, model: Model, covariates: Float[np.ndarray, "v"] | None, least: int) -> Bags:

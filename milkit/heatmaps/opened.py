@@ -130,6 +130,7 @@ class OpenedRun(Opened):
         experiment: what was run.
         splits: of each run of `runs.csv`.
         tree: the weights of all runs, stacked.
+        patients: patient of each slide of the table, those without a target too.
     """
 
     run: Finished = field(kw_only=True)
@@ -207,9 +208,15 @@ class OpenedBeside(Opened):
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel(Opened):
-    """A kept model: all its members answer, and a bag that they were trained on is known by its digest."""
+    """A kept model: all its members answer, and a bag that they were trained on is known by its digest.
+
+    Attributes:
+        kept: the model.
+        alone: whether it reads patients, but no table said which slides are a patient's.
+    """
 
     kept: Kept = field(kw_only=True)
+    alone: bool = field(kw_only=True)
 
     def models_for(self, row: int) -> tuple[tuple[Model, ...], bool]:
         """All members; False where the slide's id or its features were in training."""
@@ -307,8 +314,8 @@ def _open_model(folder: Path, store: Path | None, cohort: Path | None, selection
     table, source, _, _ = open_like(kept.facts, Features(store), table)
     study = untargeted(kept, source, table)
     sizes = kept.facts["in_features"], kept.facts["out_features"], study.covariate_count
-    graph = graph_of(kept.model, *sizes)
-    return OpenedModel(folder, kept.task, kept.names, kept.model, study, graph, source, "", kept=kept)
+    graph, alone = graph_of(kept.model, *sizes), cohort is None and kept.facts["unit"] == "patient"
+    return OpenedModel(folder, kept.task, kept.names, kept.model, study, graph, source, "", kept=kept, alone=alone)
 
 
 def _moved(data: Any, store: Path | None, cohort: Path | None, folder: Path) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from milkit.data.where import did_you_mean
 from milkit.errors import ConfigError, DataError, NonFiniteError, ProtocolError
-from milkit.heatmaps.kinds import KINDS, SIGNED, Answer, Target, answer, bags_of, target_of
+from milkit.heatmaps.kinds import KINDS, Answer, Target, answer, bags_of, target_of
 from milkit.heatmaps.opened import Model, Opened, OpenedBeside, OpenedModel, open_run
 from milkit.heatmaps.places import places_of
 from milkit.task import Binary, MultiClass, MultiLabel, Regression, probabilities
@@ -39,7 +39,7 @@ class SlideScores:
             None where it is not known.
         interval: least and greatest of the models' own; None for a single model.
         said: "probability", "value" or "risk": what `probability` is.
-        of_class: whether the scores belong to the label; attention belongs to none.
+        of_class: whether the scores belong to the label; attention mostly belongs to none.
         bag: id of the bag that the models were given.
         bag_slides: slides of that bag, of which this is one.
         selection: whose weights: "validation" or "last"; "" for a kept model.
@@ -81,6 +81,8 @@ class SlideScores:
     @property
     def what(self) -> str:
         """Kind and class in a few words."""
+        if self.kind == "attention" and self.of_class:
+            return f"attention of the branch of {self.label}"
         return f"{KINDS[self.kind]}, for {self.label}" if self.of_class else KINDS[self.kind]
 
     @property
@@ -172,24 +174,31 @@ def slide_scores(
         raise DataError(
             f"Slide {slide_id!r} has {len(places.xy_px)} tiles but {by_model.shape[1]} scores; the store was changed."
         )
-    by_member, said = _said(opened, row, models, answers)
-    name, value, interval = _of_label(opened, target, by_member)
-    slides = opened.study.slides[row]
-    alone = isinstance(opened, OpenedModel) and opened.kept.facts["unit"] == "patient" and cohort is None
-    notes = [*places.notes]
-    notes += [f"the bag holds {len(slides)} slides; scores were given within the bag"] if len(slides) > 1 else []
-    notes += [f"no class was named: {name} is the most probable"] if target is None else []
-    notes += ["this slide is not in the study"] if isinstance(opened, OpenedBeside) else []
-    notes += ["the model reads patients; it was asked about this slide alone"] if alone else []
     scores = by_model.mean(0)
     if not np.isfinite(scores).any():
         raise NonFiniteError(f"No score of slide {slide_id!r} is finite; look at the run's training and its features.")
-    notes += ["all scores are equal: no tile stands out"] if len(scores) > 1 and np.ptp(scores) == 0 else []
+    by_member, said = _said(opened, row, models, answers)
+    name, value, interval = _of_label(opened, target, by_member)
+    notes = (*places.notes, *_notes(opened, row, scores, "" if target else name))
     return SlideScores(
         slide_id, places.xy_px, places.width_px, places.mpp, scores, by_model, kind, name,
-        tuple(m.name for m in models), held_out, value, interval, said, kind in SIGNED,
-        str(opened.study.bag[row]), slides, opened.selection, opened.folder, places.slide, tuple(notes),
+        tuple(m.name for m in models), held_out, value, interval, said, answers[0].of_class,
+        str(opened.study.bag[row]), opened.study.slides[row], opened.selection, opened.folder, places.slide, notes,
     )  # fmt: skip
+
+
+def _notes(opened: Opened, row: int, scores: Float[np.ndarray, "n"], taken: str) -> list[str]:
+    """What a reader should know of a slide's scores; `taken` is a class that was not named."""
+    slides = len(opened.study.slides[row])
+    said = {
+        f"the bag holds {slides} slides; scores were given within the bag": slides > 1,
+        f"no class was named: {taken} is the most probable": bool(taken),
+        "this slide is not in the study": isinstance(opened, OpenedBeside),
+        "the model reads patients; it was asked about this slide alone": isinstance(opened, OpenedModel)
+        and opened.alone,
+        "all scores are equal: no tile stands out": len(scores) > 1 and np.ptp(scores) == 0,
+    }
+    return [text for text, holds in said.items() if holds]
 
 
 def _row_of(opened: Opened, slide_id: str) -> int:
