@@ -10,7 +10,7 @@
 #   make matrix   every model by every test: docs/matrix.md and its JSON; hours, resumable
 #   make study-pixels  digits and nuclei end to end, and which relevance finds them; resumable
 #   make algorithmic  every model on the algorithmic tests: docs/algorithmic.md and its JSON, 13 minutes of one core
-#   make bench    speed against PyTorch and torchmil on this machine, under 15 minutes; JSON under benchmarks/results
+#   make bench    speed against PyTorch, torchmil, tiffslide and OpenSlide on this machine, under 30 minutes; JSON under benchmarks/results
 #   make gpu      tests and benchmarks on a GPU, under 10 minutes (make gpu BIN=/path/to/bin for a python that is there)
 #   make bench-statistics  simulations behind docs/statistics.md and others; JSON under benchmarks/results
 
@@ -88,6 +88,10 @@ bench: $(VENV)/.parity
 	$(BIN)/python -m benchmarks.study --quick --out benchmarks/results/study.json
 	$(BIN)/python -m benchmarks.stream --quick --out benchmarks/results/stream.json
 	$(BIN)/python -m benchmarks.read_speed --quick --out benchmarks/results/read_speed.json
+	$(BIN)/python -m benchmarks.zoo_speed --quick --out benchmarks/results/zoo_speed.json
+	$(BIN)/python -m benchmarks.tiles --out benchmarks/results/tiles.json
+	$(BIN)/python -m benchmarks.encoders --out benchmarks/results/encoders.json
+	$(BIN)/python -m benchmarks.embed --out benchmarks/results/embed.json
 
 # A python that is named has all it needs (JAX with CUDA, pytest, jaxtyping, beartype); the flag makes equal seeds equal.
 gpu: $(if $(filter command,$(firstword $(origin BIN))),,$(VENV)/.gpu)
