@@ -9,6 +9,7 @@ from milkit.commands.progress import on_one_line
 from milkit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from milkit.embed.cohort import Chosen
     from milkit.embed.encode import Clock, Embedded
     from milkit.embed.run import Report
     from milkit.slides.stacks import Stacking
@@ -40,24 +41,15 @@ def main(arguments: list[str]) -> int:
     table = read_cohort(options.cohort, slide=options.slide_column)
     stacking = _stacking(options)
     from milkit.embed.cohort import choose
-    from milkit.embed.run import embed_chosen
     from milkit.embed.stacks import choose_stacks
-    from milkit.encoders import load_encoder
 
     if stacking is None:
         chosen = choose(table, options.tiles, options.slides)
     else:
         chosen = choose_stacks(table, options.stacks, stacking)
 
-    encoder = load_encoder(
-        options.encoder, options.weights, batch=options.batch, precision=options.precision,
-        prefix=options.encoder_prefix,
-    )  # fmt: skip
     try:
-        report = embed_chosen(
-            chosen, encoder, options.out, dtype=options.dtype, workers=options.workers, overwrite=options.overwrite,
-            anew=options.anew, told=_say, progress=_progress,
-        )  # fmt: skip
+        report = _embedded(chosen, options)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; what is encoded is kept, repeat the command to go on.") from None
     finally:
@@ -65,11 +57,29 @@ def main(arguments: list[str]) -> int:
     print(in_words(report))
     if report.failed:
         print(
-            f"milkit embed: {len(report.failed)} slides are not in the store, see above. The encoded ones are kept in "
+            f"milkit embed: {len(report.failed)} of {len(report.bags)} slides are not in the store, see above. The encoded ones are kept in "
             f"{report.left}: mend the others and repeat the command, or remove that folder.",
             file=sys.stderr,
         )
     return 1 if report.failed else 0
+
+
+def _embedded(chosen: "Chosen", options: argparse.Namespace) -> "Report":
+    """The store made here, or by a cluster."""
+    from milkit.embed.run import embed_chosen
+    from milkit.embed.spread import EncoderChoice, embed_on_ray
+
+    weights = None if options.weights is None else str(options.weights)
+    choice = EncoderChoice(options.encoder, weights, options.batch, options.precision, options.encoder_prefix)
+    how: dict[str, Any] = {
+        "dtype": options.dtype, "workers": options.workers, "overwrite": options.overwrite, "anew": options.anew,
+        "told": _say, "progress": _progress,
+    }  # fmt: skip
+    if options.ray or options.ray_address:
+        return embed_on_ray(
+            chosen, choice, options.out, address=options.ray_address, cores=options.ray_cores, **how
+        )  # fmt: skip
+    return embed_chosen(chosen, choice.load(), options.out, **how)
 
 
 def _say(bag: "Embedded") -> None:
@@ -153,6 +163,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, metavar="N", help="threads that read tiles (default: the cores, 8 at most)")
     add("--overwrite", action="store_true", help="replace a store that is there already")
     add("--anew", action="store_true", help="throw away what an earlier command left unfinished")
+    many = parser.add_argument_group("many machines")
+    many.add_argument("--ray", action="store_true", help="a slide is a task of a Ray cluster (the extra ray)")
+    many.add_argument(
+        "--ray-address", metavar="A", help="of one that runs: auto, HOST:6379 (default: $RAY_ADDRESS, or one here)"
+    )
+    many.add_argument("--ray-cores", type=int, default=1, metavar="N", help="cores that a slide takes (default: 1)")
     stacks = parser.add_argument_group("frames and volumes (--stacks)")
     pair: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
     stacks.add_argument("--window", **pair, help="intensities that become black and white")

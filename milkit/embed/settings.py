@@ -7,15 +7,18 @@ from typing import Any
 
 import jax
 
+from milkit.cores import VARIABLE, pool_size
 from milkit.data.pack.journal import write_whole
 from milkit.data.store_write import StoreDtype
 from milkit.encoders import Encoder
 from milkit.errors import ConfigError
 
-LARGEST_BLOCK = 256
-"""Tiles that are encoded and written at once, where batches are not larger: what a kill costs at most."""
+BATCHES = 4
+"""Of a block, which is encoded and written at once: while one batch is computed, the next is on its way."""
+LEAST_BLOCK = 64
+"""Tiles of a block, where batches are smaller; a kill costs the one under way and the one being written."""
 BLOCK_BYTES = 64 << 20
-"""Of a block's pixels, where a batch does not take more."""
+"""Of a block's pixels, where one batch does not take more."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Settings:
         tile_px: its width in pixels as it is read, None where bags differ in it.
         backend: of JAX, which others round differently.
         jax: its version.
+        threads: of XLA's pool on a CPU, by which it cuts sums; None elsewhere.
     """
 
     encoder: dict[str, Any]
@@ -40,6 +44,7 @@ class Settings:
     tile_px: int | None
     backend: str
     jax: str
+    threads: int | None = None
 
     @property
     def flat(self) -> dict[str, Any]:
@@ -49,7 +54,7 @@ class Settings:
 
     def block(self, side: int) -> int:
         """Tiles of a block: whole batches, so that blocks decide no bits."""
-        most = min(LARGEST_BLOCK, BLOCK_BYTES // (3 * side * side))
+        most = min(max(LEAST_BLOCK, BATCHES * self.batch), BLOCK_BYTES // (3 * side * side))
         return self.batch * max(1, most // self.batch)
 
 
@@ -65,12 +70,17 @@ def settings_of(
         raise ConfigError(f"--dtype is {dtype!r}; a store holds float16, float32 or bfloat16.")
     facts = {k: v for k, v in encoder.facts().items() if k != "width"}
     batch = int(getattr(encoder, "batch", 0)) or 64
-    return Settings(facts, batch, dtype, tile_um, tile_px, jax.default_backend(), jax.__version__)
+    backend = jax.default_backend()
+    threads = pool_size() if backend == "cpu" else None
+    return Settings(facts, batch, dtype, tile_um, tile_px, backend, jax.__version__, threads)
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs, in words; "" where nothing does."""
-    said = [f"{k} was {was.get(k)!r}, now {now.get(k)!r}" for k in {**was, **now} if was.get(k) != now.get(k)]
+    words = {"threads": f"threads ({VARIABLE})"}
+    said = [
+        f"{words.get(k, k)} was {was.get(k)!r}, now {now.get(k)!r}" for k in {**was, **now} if was.get(k) != now.get(k)
+    ]
     return "; ".join(said)
 
 

@@ -76,7 +76,7 @@ def test_order_is_kept_and_reading_stays_a_few_blocks_ahead(tmp_path):
     encoder, clock, seen = Encoder(bags), Clock(), []
     found = run(bags, tmp_path, encoder, workers=5, clock=clock, progress=seen.append)
     assert [(e.id, e.tiles, e.kept) for e in found] == [("a", 1000, 0), ("b", 1, 0), ("c", 700, 0), ("d", 256, 0)]
-    assert encoder.ahead <= (AHEAD + 1) * 256
+    assert encoder.ahead <= (AHEAD + 1) * 64
     assert not any(b.is_open for b in bags)
     assert (sum(seen), clock.tiles) == (1957, 1957)
     assert 0 < clock.busy < 1
@@ -114,13 +114,15 @@ def test_an_encoder_that_raises_ends_all_and_closes_all(tmp_path):
         return Encoder.encode(encoder, tiles)
 
     encoder.encode = encode
-    with pytest.raises(StopError, match=r"tiles 0 to 256 of 'b'.*a smaller --batch may fit"):
+    with pytest.raises(StopError, match=r"tiles 0 to 64 of 'b'.*a smaller --batch may fit"):
         run(bags, tmp_path, encoder, workers=2)
     assert not any(b.is_open for b in bags)
     assert not [t for t in threading.enumerate() if t.name.startswith(("tiles", "writer"))]
 
 
-@pytest.mark.parametrize(("side", "batch", "block"), [(2, 1, 256), (2, 100, 200), (2, 300, 300), (512, 16, 80)])
+@pytest.mark.parametrize(
+    ("side", "batch", "block"), [(2, 1, 64), (2, 30, 120), (1000, 1, 22), (1000, 16, 16), (1000, 50, 50)]
+)
 def test_blocks_are_whole_batches_and_of_few_bytes(side, batch, block):
     encoder = Encoder()
     encoder.batch = batch
