@@ -1,6 +1,7 @@
 """`milkit view`: a local web page of a run's slides, their heat maps and predictions."""
 
 import argparse
+import os
 import threading
 import webbrowser
 from pathlib import Path
@@ -18,6 +19,9 @@ EPILOG = """examples:
 The files of slides are those that the store names (`milkit embed` writes them down), or are looked for by the slides'
 ids in --slides. On another machine, forward the port: ssh -L PORT:127.0.0.1:PORT.
 """
+
+WAIT_SECONDS = 2.0
+"""How long a heat map that is being computed may still take after Ctrl-C."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,7 +53,9 @@ def main(arguments: list[str]) -> int:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            print(flush=True)
+    if not viewer.close(WAIT_SECONDS):
+        os._exit(0)  # nothing is lost; Python's own end would pull a thread out of XLA, which aborts the process
     return 0
 
 

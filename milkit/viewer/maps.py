@@ -69,6 +69,10 @@ class Maps:
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def close(self, seconds: float) -> bool:
+        """Let no further map begin; whether the one under way was done within some seconds."""
+        return self._lock.acquire(timeout=seconds)
+
 
 def written(scores: SlideScores) -> dict[str, Any]:
     """Scores as the page reads them; coloured by rank, as its legend says."""

@@ -81,6 +81,11 @@ class Viewer:
             (re.compile(f"/slide/{N}/tile/{N}/{N}/{N}"), self._tile),
         )
 
+    def close(self, seconds: float) -> bool:
+        """Close the slides; whether no model is at work any more, for which it waits some seconds."""
+        self.pictures.close()
+        return isinstance(self.maps, str) or self.maps.close(seconds)
+
     def answer(self, path: str, query: Mapping[str, list[str]]) -> Answer:
         """What is at an address; errors are answers too."""
         if path in self._page:
@@ -226,8 +231,3 @@ class ViewerServer(ThreadingHTTPServer):
         thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         thread.start()
         return thread
-
-    def server_close(self) -> None:
-        """Stop listening and close the slides."""
-        super().server_close()
-        self.viewer.pictures.close()

@@ -67,6 +67,7 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+        server.viewer.close(1)
 
 
 @pytest.fixture(scope="session")

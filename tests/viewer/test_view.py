@@ -24,10 +24,15 @@ def test_it_says_an_address_serves_and_ends_well(home):
         answer = connection.getresponse()
         answer.read()
         assert answer.status == 303
-        connection.request("GET", "/run", headers={"Cookie": answer.headers["Set-Cookie"].split(";")[0]})
-        assert connection.getresponse().status == 200
+        cookie = {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
+        connection.request("GET", "/run", headers=cookie)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        connection.request("GET", "/slide/1/map?kind=integrated&label=yes", headers=cookie)
+        time.sleep(0.3)
         start = time.monotonic()
-        process.send_signal(signal.SIGINT)  # while a connection is open
+        process.send_signal(signal.SIGINT)  # while the models are asked
         _, errors = process.communicate(timeout=20)
         assert (process.returncode, errors) == (0, "")
         assert time.monotonic() - start < 10
