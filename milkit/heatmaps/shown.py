@@ -59,7 +59,7 @@ def bounds(scores: SlideScores) -> tuple[float, float]:
         return 0.0, 0.0
     if scores.kind in SIGNED:
         most = float(np.abs(known).max())
-        return -most, most
+        return 0.0 - most, most  # never -0
     return float(known.min()), float(known.max())
 
 

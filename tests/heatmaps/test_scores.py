@@ -4,18 +4,21 @@ import csv
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from milkit import api
 from milkit.errors import ConfigError, DataError, ProtocolError, RunFolderError
-from milkit.heatmaps.kinds import Target, _with_risk, target_of
-from milkit.heatmaps.opened import open_run
+from milkit.heatmaps.kinds import Target, _with_risk, answer, bags_of, target_of
+from milkit.heatmaps.opened import Model, open_run
 from milkit.heatmaps.scores import SEEN, slide_scores
 from milkit.keep.members import members_of
+from milkit.models import CLAMMB
 from milkit.task import Binary, MultiClass, Survival, probabilities
-from milkit.types import Output
+from milkit.train.state import forward, graph_of, initial_arrays
+from milkit.types import Bag, Output
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +158,27 @@ def test_the_risk_that_is_explained_is_the_one_that_is_reported():
     np.testing.assert_allclose(
         _with_risk(task, Output(jnp.asarray(logits))).logits, probabilities(task, logits), rtol=1e-6
     )
+
+
+def test_covariates_are_scaled_as_in_training_and_a_missing_one_is_the_mean():
+    model = Model("m", {}, covariates=(np.array([50.0, 1.0]), np.array([0.1, 2.0])))
+    bags = bags_of(Bag("b", np.ones((2, 3), np.float32)), model, np.array([70.0, np.nan]), least=4)
+    np.testing.assert_allclose(bags.covariates, [[2.0, 0.0]])
+    assert bags.mask.tolist() == [[True, True, False, False]]
+
+
+def test_clam_is_asked_for_the_branch_of_the_class():
+    config, names = CLAMMB(encoder=(8,), attention=4), ("a", "b", "c")
+    params, buffers = initial_arrays(config, 5, 3, jax.random.key(0))
+    bag = Bag("b", np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32))
+    model = Model("m", {"params": params, "buffers": buffers})
+    graph, bags = graph_of(config, 5, 3), bags_of(bag, model, None, getattr(config, "min_instances", 1))
+    heads = np.asarray(forward(graph, params, buffers, bags, None)[0].attention)[0, :7]
+    assert heads.shape == (7, 3)
+    own, every = (
+        answer(graph, config, MultiClass(), model, bags, "attention", target_of(MultiClass(), names, label))
+        for label in ("b", None)
+    )
+    np.testing.assert_allclose(own.scores, heads[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(every.scores, heads.mean(1), rtol=1e-5)
+    assert (own.of_class, every.of_class) == (True, False)
