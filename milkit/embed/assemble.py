@@ -83,7 +83,7 @@ def slide_lines(path: Path) -> list[dict[str, Any]]:
 
 def provenance(settings: Settings, about: Mapping[str, Any], width: int) -> dict[str, Any]:
     """What a store says of how its features were made."""
-    made = {"batch": settings.batch, "backend": settings.backend, "jax": settings.jax}
+    made = {k: getattr(settings, k) for k in ("batch", "backend", "jax", "threads")}
     return {"tool": "milkit embed", "encoder": {**settings.encoder, "width": width}, **made, **about}
 
 

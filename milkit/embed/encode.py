@@ -80,8 +80,9 @@ class Clock:
 
     @property
     def busy(self) -> float | None:
-        """Share of the time in which the encoder worked, after the first block; None where there was no other."""
-        return self.encoding / max(self.seconds, 1e-9) if self.tiles > self.first else None
+        """Share of the time in which the encoder worked, after the first block; None where that is not known."""
+        known = self.tiles > self.first and self.encoding > 0
+        return self.encoding / max(self.seconds, 1e-9) if known else None
 
 
 def embed_slide(
