@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from milkit.bag import Bag
 from milkit.data.features import FeatureSource, Joined
-from milkit.data.formats.guard_hdf5 import guarded
+from milkit.data.formats.guard_hdf5 import opened
 from milkit.data.store import Store
 from milkit.errors import DataError
 
@@ -106,12 +106,8 @@ def _slide_facts(store: Store | None, slide_id: str) -> dict[str, Any]:
     """A slide's entry in the store's dataset `slides`."""
     if store is None:
         return {}
-    with guarded(store.path) as file:
+    with opened(store.path) as file:
         if "slides" not in file or file["slides"].shape != (len(store),):
             return {}
-        text = file["slides"].asstr()[store.index[slide_id]]
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        raise DataError(f"{store.path}: what it says of slide {slide_id!r} (dataset slides) is no JSON.") from None
+        facts = json.loads(file["slides"].asstr()[store.index[slide_id]])
     return facts if isinstance(facts, dict) else {}
