@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> int:
     print(in_words(report))
     if report.failed:
         print(
-            f"milkit embed: {len(report.failed)} of {len(report.bags)} slides are not in the store, see above. The encoded "
-            f"ones are kept in {report.left}: mend the others and repeat the command, or remove that folder.",
+            f"milkit embed: {len(report.failed)} of {len(report.bags)} slides are not in the store, see above. The "
+            f"encoded ones are kept in {report.left}: mend the others and repeat the command, or remove that folder.",
             file=sys.stderr,
         )
     return 1 if report.failed else 0
