@@ -7,6 +7,7 @@ that step is wide enough; where it is not, edges are rounded to the nearest pixe
 import math
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -62,10 +63,13 @@ def write_pyramid(path: Path, slide: Slide, scores: SlideScores, scale: Scale, o
     px, exact = pixel_of(scores.xy_px, scores.width_px, slide.size_px)
     levels = _levels(_blend(slide, scores, scale, opacity, px))
     mpp = slide.mpp * px
+    name = ", ".join([f"{scores.slide_id}: {scores.what}", *scores.marks])
     metadata: dict[str, Any] = {
         "axes": "YXS",
-        "Name": ", ".join([f"{scores.slide_id}: {scores.what}", *scores.marks]),
+        "Name": name,
         "Description": about,
+        # else it is made of the time and of this machine's network address
+        "UUID": f"urn:uuid:{uuid5(NAMESPACE_OID, name + about)}",
         "PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm",
     }  # fmt: skip

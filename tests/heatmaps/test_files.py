@@ -110,10 +110,14 @@ def test_the_pyramid_has_the_highest_tile_in_its_place(maps, made):
 
 def test_levels_are_means_of_the_finest(tmp_path, made):
     Image.fromarray(np.full((1100, 2300, 3), 255, np.uint8)).save(tmp_path / "wide.png")
-    scores = made.scores([1, 2], [[0, 0], [2240, 1024]])
+    scores = made.scores([1, 2], [[0, 0], [2240, 1024]], kind="gradient", label='β<&>"]]>')
     with open_slide(tmp_path / "wide.png", mpp=made.mpp) as slide:
-        assert write_pyramid(tmp_path / "wide.ome.tif", slide, scores, "rank", 1.0, "about")
+        for name in ("wide.ome.tif", "again.ome.tif"):
+            assert write_pyramid(tmp_path / name, slide, scores, "rank", 1.0, scores.legend())
+    assert (tmp_path / "wide.ome.tif").read_bytes() == (tmp_path / "again.ome.tif").read_bytes()
     with tifffile.TiffFile(tmp_path / "wide.ome.tif") as file:
+        image = next(e for e in ElementTree.fromstring(file.ome_metadata).iter() if e.tag.endswith("Image"))
+        assert image.get("Name") == f"s1: gradient times input, for {scores.label}"
         levels = [level.asarray() for level in file.series[0].levels]
         assert file.pages[0].is_tiled
     assert [level.shape for level in levels] == [(275, 575, 3), (138, 288, 3)]
