@@ -66,7 +66,9 @@ class SelfAttention(nnx.Module):
             asking = x[:, :1]
             rows = None if bias is None else jax.tree.map(lambda a: a[:, :1], bias.rows)
             bias = None if bias is None else bias._replace(rows=rows)
-        q, k, v = self._part(asking, 0), self._part(x, 1), self._part(x, 2)
+            q, k, v = self._part(asking, 0), self._part(x, 1), self._part(x, 2)
+        else:  # one product, and one for each of its gradients
+            q, k, v = (a.reshape(*x.shape[:2], self.heads, -1) for a in jnp.split(self.qkv(x), 3, 2))
         found = attend(q, k, v, mask, bias, self.at_once)
         y = found.value.reshape(asking.shape).astype(x.dtype)
         y = y if self.out is None else self.out(y)
