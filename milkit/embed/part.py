@@ -129,7 +129,7 @@ class Part:
         head = self.path / HEAD
         own = {"id": self.id, "tiles": self.tiles, "block": self.block, "facts": dict(self.source.facts)}
         wanted = json.loads(json.dumps({"settings": self.settings.flat, **own}))
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             found = json.loads(head.read_text())
             if other := differences(found["settings"], wanted["settings"]):
                 raise ConfigError(f"What is encoded of {self.id!r} was made with other settings: {other}.")

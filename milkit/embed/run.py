@@ -1,6 +1,7 @@
 """A cohort's slides to a store: `milkit embed` as a function."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,7 +17,7 @@ from milkit.data.table import CohortTable
 from milkit.embed.assemble import PUBLISHED, assemble, provenance, slide_lines
 from milkit.embed.cohort import Chosen, choose
 from milkit.embed.encode import Clock, Embedded, check_side, embed_bags
-from milkit.embed.part import agree, finished, writing
+from milkit.embed.part import FEATURES, agree, finished, writing
 from milkit.embed.settings import Settings, settings_of, settle
 from milkit.embed.source import Listed
 from milkit.encoders import Encoder
@@ -165,13 +166,16 @@ def make_store(
     make_folder(out.parent)
     work = out.with_name(f".{out.name}.embed")
     if (there := _as_asked(out, chosen, settings)) is not None:
-        shutil.rmtree(work, ignore_errors=True)
+        _sweep(work, there)
         return there
-    with writing(work), alone(work, f"Another milkit embed is writing {out}"):
-        if anew:
-            _clear(work)
-        _check_target(out, work, overwrite)
-        settle(work, settings)
+    with contextlib.ExitStack() as held:
+        with writing(work):
+            held.enter_context(alone(work, f"Another milkit embed is writing {out}"))
+            held.callback(_leave, work)
+            _check_target(out, work, overwrite)
+            if anew or not _encoded_in(work):
+                _clear(work)
+            settle(work, settings)
         clock = Clock()
         count = _counted(chosen.tiles, clock, progress)
         bags = _encoded(chosen, encode, work, settings, clock, told, count)
@@ -226,7 +230,7 @@ def _published(
         raise DataError(f"None of the {len(failed)} slides could be embedded; {reason}")
     content = assemble(work, ids, out, settings, _about(chosen, failed))
     if not failed:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
     every = tuple(bags[name] for name in chosen.ids)
     return Report(out, content, every, open_store(out).features, clock, left=work if failed else None)
 
@@ -243,7 +247,7 @@ def _as_asked(out: Path, chosen: Chosen, settings: Settings) -> Report | None:
         store, lines = open_store(out), slide_lines(out)
     except DataError:
         return None
-    made = provenance(settings, _about(chosen, []), store.features)
+    made = json.loads(json.dumps(provenance(settings, _about(chosen, []), store.features)))
     if (
         list(store.ids) != list(chosen.ids)
         or store.provenance["extra"] != made
@@ -269,12 +273,38 @@ def _check_target(out: Path, work: Path, overwrite: bool) -> None:
     )
 
 
-def _clear(work: Path) -> None:
+def _encoded_in(work: Path) -> bool:
+    """Whether anything is encoded in the folder of all bags."""
+    return any(path.stat().st_size for path in work.glob(f"*/{FEATURES}"))
+
+
+def _leave(work: Path) -> None:
+    """Take the folder away where it holds nothing that is worth going on with."""
+    with contextlib.suppress(OSError):
+        if not _encoded_in(work):
+            shutil.rmtree(work)
+
+
+def _sweep(work: Path, there: Report) -> None:
+    """Take away the parts of a store that is finished, which a stop in the last moment left."""
+    with contextlib.suppress(DataError, OSError):
+        if (work / PUBLISHED).read_text() == there.content:
+            with alone(work, ""):
+                _remove(work)
+
+
+def _remove(work: Path) -> None:
+    """Take the folder away, last of all the note which store it was for."""
+    _clear(work, keep=("lock", PUBLISHED))
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _clear(work: Path, keep: Sequence[str] = ("lock",)) -> None:
     for entry in work.iterdir():
         if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name not in keep:
+            entry.unlink(missing_ok=True)
 
 
 def threads_for(workers: int | None) -> int:

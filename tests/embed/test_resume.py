@@ -161,3 +161,37 @@ def test_a_disk_that_is_full(cohort, whole, capsys, bytes_):
     assert not cohort.out.exists()
     assert cohort.embed() == 0
     assert cohort.out.read_bytes() == whole
+
+
+def test_stopped_in_the_last_moment_and_while_another_store_is_half_made(cohort, whole, monkeypatch, capsys):
+    from milkit.embed import run
+
+    def stopped(work):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_remove", stopped)
+        assert cohort.embed() == 130
+    assert cohort.out.read_bytes() == whole
+    assert list(cohort.root.glob(".*"))
+    assert cohort.embed() == 0
+    assert not list(cohort.root.glob(".*"))
+    # a replacement that is half made is not swept away with it
+    import own_encoder
+
+    encode, seen = own_encoder.encode, []
+
+    def stops(tiles):
+        seen.extend(tiles)
+        if len(seen) > 300:
+            raise KeyboardInterrupt
+        return encode(tiles)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_encoder, "encode", stops)
+        assert cohort.embed("--dtype", "float32", "--overwrite") == 130
+    assert cohort.embed() == 0
+    assert cohort.out.read_bytes() == whole
+    capsys.readouterr()
+    assert cohort.embed("--dtype", "float32", "--overwrite") == 0
+    assert "a: 600 tiles (256 of them encoded before)" in capsys.readouterr().out
