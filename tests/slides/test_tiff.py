@@ -5,11 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from slide_files import aperio, overwrite, picture, write
 
 from milkit.slides import open_slide
 from milkit.slides.tiff import TiffSlide
 
+YCBCR = {"photometric": "rgb", "compressionargs": {"outcolorspace": "ycbcr"}}
+"""As scanners write JPEG: tifffile then states YCbCr, colours at half the resolution."""
 LOSSLESS = [None, "deflate", "adobe_deflate", "lzw", "packbits"]
 
 
@@ -34,6 +37,7 @@ def test_lossless_pixels_come_back(tmp_path, compression, layout):
     ("compression", "options"),
     [
         ("jpeg", {"photometric": "rgb"}),
+        ("jpeg", YCBCR),
         ("aperio_jp2000_rgb", {}),
         ("jpeg2000", {}),
     ],
@@ -47,6 +51,16 @@ def test_lossy_pixels_are_those_of_tiffslide(tmp_path, compression, options):
         assert (whole(slide) == other.read_region((0, 0), 0, (300, 200), as_array=True)).all()
         assert np.abs(whole(slide).astype(int) - picture()).mean() < 6
         assert (whole(slide, 1) == tifffile.imread(path, key=1)).all()
+
+
+def test_colours_at_half_the_resolution_are_those_of_libtiff(tmp_path):
+    """Which Pillow reads by, and neither tifffile nor imagecodecs."""
+    path = write(tmp_path / "s.tif", picture(), compression="jpeg", **YCBCR)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.pages[0].photometric == tifffile.PHOTOMETRIC.YCBCR
+        assert tiff.pages[0].tags["YCbCrSubSampling"].value == (2, 2)
+    with open_slide(path) as slide, Image.open(path) as image:
+        assert (whole(slide) == np.asarray(image.convert("RGB"))).all()
 
 
 @pytest.mark.parametrize("name", ["cmu-1-small-region.svs", "tcga-cr-7395-01a-01-ts1.svs"])
