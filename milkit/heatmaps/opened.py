@@ -30,6 +30,7 @@ from milkit.keep.folder import FACTS, Kept, stacked_like
 from milkit.keep.ids import digest_features, digest_id, slides_of
 from milkit.keep.predict import bags_of, slides_alone, untargeted
 from milkit.keep.run import Finished, as_tree, read_members, read_run
+from milkit.keep.settle import settled
 from milkit.predictions import Predictions
 from milkit.task import Task
 from milkit.train.state import Graph, graph_of
@@ -277,6 +278,7 @@ def open_run(
         data = data.cohort  # what was made of its slides; nothing is made here
     experiment = replace(stated.experiment, data=_moved(data, store, cohort, folder))
     run = read_run(folder, selection)
+    experiment = settled(run, experiment, "ensemble", lambda text: None)
     study, source, patients = _data_of(experiment, folder)
     if study.sizes is not None:
         raise ConfigError(f"{folder}: its bags are images; `milkit predict` makes their maps.")

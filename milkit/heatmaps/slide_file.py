@@ -123,7 +123,7 @@ def opened_slide(
         if mpp is not None:
             raise
         slide = open_slide(path, mpp=scores.mpp)
-        notes.append(f"the file states no mpp; {scores.mpp:g} is the features'")
+        notes.append(f"the file states no mpp that can be used; {scores.mpp:g} is the features'")
     with slide:
         _check(slide, scores)
         yield slide, replace(scores, notes=(*scores.notes, *notes))

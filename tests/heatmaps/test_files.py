@@ -200,18 +200,19 @@ def test_other_slides_are_refused(home, tmp_path, made):
         assert "differs in name, size or time" in noted.legend()
     with opened_slide(path, made.scores([1, 2], scores.xy_px, slide=kept)) as (slide, noted):
         assert slide.mpp == 0.5  # a PNG states none
-        assert "states no mpp" in noted.legend()
+        assert "states no mpp that" in noted.legend()
 
 
 def test_one_tile_and_equal_scores_are_drawn(home, tmp_path, made):
     with open_slide(home / "slides" / "s1.png", mpp=made.mpp) as slide:
         for values, xy in [([2.0], [[0, 0]]), ([1, 1, float("nan")], [[0, 0], [64, 0], [200, 10]])]:
-            scores = made.scores(values, xy)
+            scores = made.scores(values, xy, label="<b>x", of_class=True)
             drawn = draw.overlay(slide, scores, "raw", 0.5)
             for form in FORMATS:
                 draw._write(form, tmp_path / f"s{FORMATS[form]}", slide, scores, Drawing(contours=(0.9,)), drawn)
             features = json.loads((tmp_path / "s.geojson").read_text())["features"]
             assert len(features) == 1 + len(values)
+            assert "<b>x" not in (tmp_path / "s.html").read_text()
     assert features[-1]["properties"]["measurements"] == {}
 
 
