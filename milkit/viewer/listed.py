@@ -110,6 +110,8 @@ def _features(data: Any) -> tuple[str, ...]:
         return (data,)
     if isinstance(data, list):
         return tuple(path for one in data for path in _features(one))
+    if isinstance(data, dict) and isinstance(data.get("cohort"), dict):
+        return _features(data["cohort"])  # slide files, and the store that was made of them
     if isinstance(data, dict):
         return next((_features(data[key]) for key in ("features", "sets", "path") if key in data), ())
     return ()

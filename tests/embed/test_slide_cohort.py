@@ -13,6 +13,7 @@ from milkit import Binary, Cohort, SlideCohort
 from milkit.cli import main
 from milkit.data.store import open_store
 from milkit.errors import ConfigError, DataError
+from milkit.viewer.listed import read_run
 
 STUDY = """
 from milkit import ABMIL, AdamW, Binary, Cohort, Experiment, KFold, SlideCohort, Train
@@ -114,5 +115,6 @@ def test_one_command_from_slides_to_heat_maps(data, capsys):
     page = Path("run/heatmaps/new one.html").read_text()
     assert "this slide is not in the study" in page
     assert "seen" not in page
+    assert read_run(Path("run")).features == ("store.h5",)  # where the viewer looks for slides
     assert main(["run", "run", "--out", "again"]) == 0
     assert Path("again/predictions.csv").read_bytes() == Path("run/predictions.csv").read_bytes()
