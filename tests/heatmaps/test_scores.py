@@ -115,7 +115,7 @@ def test_a_store_that_moved_is_asked_for(home, tmp_path):
 def test_a_store_that_changed_is_refused(home, tmp_path, made):
     from milkit.data.store import write_store
 
-    other = write_store(tmp_path / "other.h5", made.bags(13, seed=1), dtype="float32", encoder="made-up")
+    other = write_store(tmp_path / "other.h5", made.bags(14, seed=1), dtype="float32", encoder="made-up")
     with pytest.raises(RunFolderError, match="data_digest differ"):
         open_run(home / "run", store=other)
 
@@ -141,6 +141,19 @@ def test_slides_of_one_bag_are_told_apart(home, opened, made):
     assert "holds 2 slides" in second.legend()
     with pytest.raises(DataError, match="a bag of 2 slides; name one of them: s0, s12"):
         slide_scores(opened, "p0", kind="instance")
+
+
+def test_a_slide_beside_the_study_is_asked_of_all_models(home, opened, made):
+    found = slide_scores(opened, "s13", kind="instance")
+    assert len(found.models) == 6
+    assert found.held_out
+    assert "not in the study" in found.legend()
+    assert found.scores.argmax() == made.told
+    # a kept model is made of the same six, and did not see it either
+    kept = slide_scores(home / "model", "s13", kind="instance", store=home / "store.h5")
+    assert kept.held_out
+    np.testing.assert_allclose(kept.scores, found.scores, rtol=1e-5)
+    assert kept.probability == pytest.approx(found.probability, rel=1e-5)
 
 
 def test_several_classes_need_a_name():
