@@ -1,7 +1,8 @@
 """Tiles read ahead of the encoder: threads fill blocks in order, a few at a time, across the ends of bags."""
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -63,10 +64,11 @@ def turns(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tiles")
     waiting: deque[Turn] = deque()
     try:
-        for turn in _planned(openers, begin, pool, gone):
-            waiting.append(_started(turn, pool))
-            while len(waiting) > AHEAD:
-                yield waiting.popleft()
+        with contextlib.closing(_planned(openers, begin, pool, gone)) as planned:
+            for turn in planned:
+                waiting.append(_started(turn, pool))
+                while len(waiting) > AHEAD:
+                    yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
     finally:
@@ -77,7 +79,7 @@ def turns(
 
 def _planned(
     openers: Iterable[Opener], begin: Callable[[Opener], Part], pool: ThreadPoolExecutor, gone: Container[str]
-) -> Iterator[Turn]:
+) -> Generator[Turn, None, None]:
     """Turns without tiles; a bag is opened while the one before it is read."""
     ahead: deque[tuple[Opener, Future[Part]]] = deque()
     left = iter(openers)

@@ -177,7 +177,7 @@ class Part:
         """Write the features of the next block.
 
         Raises:
-            DataError: a value that the store's dtype does not hold, or another width than before.
+            DataError: a value that is not finite or that the store's dtype does not hold, or another width than before.
             StopError: the disk refuses.
         """
         if self.width and features.shape[1] != self.width:
@@ -185,6 +185,9 @@ class Part:
         stop = self._stop(self.start)
         if len(features) != stop - self.start:
             raise DataError(f"The encoder gave {len(features)} rows for {stop - self.start} tiles of {self.id!r}.")
+        bad = np.flatnonzero(~np.isfinite(features).all(1))
+        if len(bad):
+            raise DataError(f"The encoder gave NaN or infinity for tile {self.start + int(bad[0])} of {self.id!r}.")
         rows = as_stored(self.id, features, self.settings.dtype, self.start).tobytes()
         noted = {"start": self.start, "stop": stop, "width": features.shape[1]}
         with writing(self.path):

@@ -135,3 +135,16 @@ def test_wrong_tiles_of_a_source_are_told(tmp_path):
     bag.read_tiles = lambda start, stop: np.zeros((stop - start, 3, 3, 3), np.uint8)
     (found,) = run([bag], Path(tmp_path))
     assert "expected uint8 [4, 2, 2, 3]" in found.reason
+
+
+def test_an_encoder_that_gives_nan_is_told_with_the_tile(tmp_path):
+    encoder = Encoder()
+
+    def encode(tiles):
+        found = Encoder.encode(encoder, tiles)
+        found[found[:, 0] == 70] = np.nan
+        return found
+
+    encoder.encode = encode
+    (found,) = run([Bag("a", 100)], tmp_path, encoder)
+    assert found.reason == "The encoder gave NaN or infinity for tile 70 of 'a'."
