@@ -90,7 +90,7 @@ def made_run(folder, bags, rows, model):
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """A run of max pooling over tiles' scores; patient p0 has two slides, s13 is in the store only, s1.png is a slide."""
+    """A run of max pooling over tiles' scores; p0 has two slides, s13 is in the store only, s1.png is a slide."""
     folder = tmp_path_factory.mktemp("heat")
     rows = [{"slide_id": f"s{i}", "patient_id": f"p{i % 12}", "label": ["no", "yes"][i % 2]} for i in range(13)]
     made_run(folder, slide_bags(14), rows, InstancePooling(pooling="max", encoder=()))
