@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tiles", type=Path, metavar="DIR", help="what `milkit tile --out` wrote")
     add("--stacks", type=Path, metavar="DIR", help="in place of --tiles: folders of frames, or volumes")
     add("--encoder", required=True, metavar="NAME", help="docs/encoders.md; module:function, or FILE.onnx")
-    add("--weights", type=Path, metavar="FILE", help=".safetensors, .npz or PyTorch's, where the encoder needs it")
+    add("--weights", type=Path, metavar="FILE", help=".safetensors, .npz, PyTorch's, or hf://OWNER/NAME/FILE")
     add("--encoder-prefix", default="", metavar="TEXT", help="to be taken off the names of the file's arrays")
     add("--out", required=True, type=Path, metavar="STORE.h5", help="the store to make")
     add("--slides", type=Path, metavar="DIR", help="where the slides are now, if they were moved after tiling")

@@ -162,13 +162,15 @@ def resized(square: UInt8[np.ndarray, "s s 3"], side: int) -> UInt8[np.ndarray, 
 
 
 def digest_of(path: Path) -> str:
-    """Sha256 of names, sizes and times of change: of the file, or of all files of the folder.
+    """Sha256 of names, sizes and times of change: of the file, or of the folder's files that are not hidden.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        files = sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():  # hidden files come and go with desktops
+            files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
         stats = [(f.name, f.stat()) for f in files]
     except OSError as fault:
         raise DataError(f"{path} cannot be read: {fault.strerror or fault}.") from None

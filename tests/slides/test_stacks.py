@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import sys
 
 import nibabel
 import numpy as np
@@ -134,6 +135,7 @@ def test_frames_that_cannot_be_read_are_named_when_their_turn_comes(tmp_path):
 def test_a_folder_that_changes_is_noticed(tmp_path):
     frame(tmp_path / "1.png", 5)
     stack = open_stack(tmp_path)
+    (tmp_path / ".DS_Store").write_text("")
     assert stack.unchanged()
     frame(tmp_path / "2.png", 5)
     assert not stack.unchanged()
@@ -162,6 +164,20 @@ def test_a_window_is_a_line_between_black_and_white(tmp_path):
         assert stack.facts["window"] == [-100, 155]
         assert stack.facts["spacing_mm"] is None
         assert stack.positions.tolist() == [0, 1]
+
+
+def test_colours_of_other_numbers_have_a_window_too(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([[[[0.0, 0.5, 1.0]]]], np.float32))
+    assert whole(open_stack(tmp_path / "v.npy", Stacking(window=(0.0, 1.0)))).tolist() == [[[[0, 128, 255]]]]
+    with pytest.raises(DataError, match="holds float32: which intensities"):
+        open_stack(tmp_path / "v.npy")
+
+
+def test_nibabel_is_an_extra(tmp_path, monkeypatch):
+    path = nifti(tmp_path / "v.nii", ramp())
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(ConfigError, match=r"pip install 'milkit\[volumes\]'"):
+        open_stack(path, CT)
 
 
 def test_percentiles_are_of_the_whole_volume(tmp_path):
