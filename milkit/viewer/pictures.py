@@ -56,7 +56,7 @@ class Pictures:
     """The slides of a run as PNG; safe in threads."""
 
     def __init__(self, files: Mapping[str, SlideFile]) -> None:
-        self._files = files
+        self._files, self._most = files, OPEN
         self._open: OrderedDict[str, _Opened] = OrderedDict()
         self._cache: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
         self._cached_bytes = 0
@@ -83,7 +83,7 @@ class Pictures:
         finally:
             with self._lock:
                 entry.users -= 1
-                self._close_idle(OPEN)
+                self._close_idle()
 
     def square(self, slide_id: str, zoom: int, column: int, row: int) -> bytes | None:
         """A square of the pyramid; None where the slide has none there."""
@@ -111,9 +111,10 @@ class Pictures:
         return self._kept((slide_id, "region", x, y, width_px, side), slide_id, read)
 
     def close(self) -> None:
-        """Close all slides that nobody reads."""
+        """Close all slides, those that are being read when they have been."""
         with self._lock:
-            self._close_idle(0)
+            self._most = 0
+            self._close_idle()
 
     def _kept(self, key: tuple[object, ...], slide_id: str, make: Callable[[Slide], bytes | None]) -> bytes | None:
         """What is in the cache, else made and put there."""
@@ -131,10 +132,10 @@ class Pictures:
                     self._cached_bytes -= len(self._cache.popitem(last=False)[1])
         return made
 
-    def _close_idle(self, keep: int) -> None:
-        """Close the slides that were used longest ago until `keep` are open; those in use stay."""
+    def _close_idle(self) -> None:
+        """Close the slides that were used longest ago until few are open; those in use stay."""
         for slide_id in [name for name, entry in self._open.items() if not entry.users]:
-            if len(self._open) <= keep:
+            if len(self._open) <= self._most:
                 return
             self._open.pop(slide_id).slide.close()
 

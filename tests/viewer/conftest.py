@@ -67,7 +67,7 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
-        server.viewer.close(1)
+        server.viewer.close(1.0)
 
 
 @pytest.fixture(scope="session")

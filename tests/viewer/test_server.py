@@ -257,7 +257,8 @@ def test_few_slides_stay_open_and_the_cache_is_bounded(home, monkeypatch):
         shown.square("1", 0, 0, 0)
         shown.square("2", 0, 0, 0)
         assert kept.read_level(0, (0, 0), (4, 4)).shape == (4, 4, 3)  # in use, so not closed
-    shown.close()
+        shown.close()
+        assert list(shown._open) == ["0"]
     assert not shown._open
 
 
