@@ -33,9 +33,8 @@ def main(arguments: list[str]) -> int:
     from milkit.execute.compiled import keep_compiled
     from milkit.heatmaps.draw import Drawing, heatmap
 
-    drawing = Drawing(
-        tuple(dict.fromkeys(options.format)), options.scale, options.opacity, tuple(options.contours), options.tiles
-    )
+    formats, contours = (tuple(dict.fromkeys(given)) for given in (options.format, options.contours))
+    drawing = Drawing(formats, options.scale, options.opacity, contours, options.tiles)
     keep_compiled()
     scores, files = heatmap(
         options.run, options.slide, options.out, drawing,

@@ -38,7 +38,7 @@ class Drawing:
         formats: which files are written, of `FORMATS`.
         scale: colours by rank within the slide, or by raw score.
         opacity: of the colours over the slide, above 0 to 1.
-        contours: quantiles whose outlines are among the polygons.
+        contours: quantiles whose outlines are among the polygons, each once.
         tiles: how many tiles of each end the page shows.
     """
 
@@ -109,7 +109,7 @@ def heatmap(
         raise ConfigError(f"There is no kind {kind!r}; expected one of {', '.join(KINDS)}.")
     opened = open_run(Path(run), store=store, cohort=cohort, selection=selection, trust_source=trust_source)
     slide_id, path = slide_named(opened, slide)
-    files = {form: out / file_name_of(name or slide_id, FORMATS[form]) for form in drawing.formats}
+    files = {form: out / _file_name(name, slide_id, FORMATS[form]) for form in drawing.formats}
     _refuse_existing(files.values(), out, force)
     scores = slide_scores(opened, slide_id, kind=kind, label=label, seen=seen, mpp=mpp)
     path = path or file_of(scores, slides)
@@ -124,6 +124,14 @@ def heatmap(
 
         _all_or_none(files.values(), out, fill)
     return noted, list(files.values())
+
+
+def _file_name(name: str, slide_id: str, ending: str) -> str:
+    try:
+        return file_name_of(name or slide_id, ending)
+    except DataError:
+        said = f"--name {name!r}" if name else f"The slide's id, {slide_id!r},"
+        raise ConfigError(f"{said} is no name that files can have everywhere; give another by --name.") from None
 
 
 def facts_of(scores: SlideScores, slide: Slide, drawing: Drawing) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from milkit.data.where import did_you_mean
+from milkit.data.where import and_more, did_you_mean
 from milkit.errors import ConfigError, DataError, NonFiniteError, ProtocolError
 from milkit.heatmaps.kinds import KINDS, Answer, Target, answer, bags_of, target_of
 from milkit.heatmaps.opened import Model, Opened, OpenedBeside, OpenedModel, open_run
@@ -17,6 +17,10 @@ from milkit.task import Binary, MultiClass, MultiLabel, Regression, probabilitie
 
 SEEN = "seen in training"
 """The mark of a heat map whose models were trained or validated on the slide."""
+
+
+MOST_NAMED = 10
+"""Models that a legend names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +106,10 @@ class SlideScores:
         known = self.scores[np.isfinite(self.scores)]
         spread = f"{known.min():.4g} to {known.max():.4g}" if len(known) else "none"
         unknown = len(self) - len(known)
-        held, names = " that held the slide out" if self.held_out else "", ", ".join(self.models)
+        held, names = (
+            " that held the slide out" if self.held_out else "",
+            and_more(self.models[:MOST_NAMED], len(self.models)),
+        )
         of = "1 model" if len(self.models) == 1 else f"mean of the raw scores of {len(self.models)} models"
         lines = [
             *(f"{mark.upper()}: the models know this slide, this is no prediction" for mark in self.marks),

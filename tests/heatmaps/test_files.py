@@ -226,7 +226,7 @@ def test_one_tile_and_equal_scores_are_drawn(home, tmp_path, made):
         (["s1", "--opacity", "2"], "--opacity is 2"),
         (["s1", "--contours", "95"], "--contours 95 is no quantile"),
         (["s1", "--kind", "heat"], "invalid choice: 'heat'"),
-        (["s1", "--kind", "instance", "--name", "../x"], "cannot give a file its name"),
+        (["s1", "--kind", "instance", "--name", "../x"], "--name '../x' is no name"),
     ],
 )
 def test_mistakes_on_the_command_line(home, tmp_path, monkeypatch, capsys, arguments, said):
