@@ -84,7 +84,7 @@ class Chromium:
         assert "exceptionDetails" not in said, said["exceptionDetails"]
         return said["result"].get("value")
 
-    def wait(self, what, seconds=20):
+    def wait(self, what, seconds=60):
         """Until something holds; returns it."""
         end = time.monotonic() + seconds
         while not (value := what()):

@@ -32,8 +32,8 @@ async function ask(address) {
   return said;
 }
 
-const few = (value) => Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4 || value === 0
-  ? String(+value.toPrecision(4)) : value.toExponential(2);
+const few = (value, digits = 4) => Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4 || value === 0
+  ? String(+value.toPrecision(digits)) : value.toExponential(digits - 2);
 const probable = () => !["Regression", "Survival"].includes(state.run.kind);
 const short = (value) => probable() ? value.toFixed(3) : few(value);
 const spread = ([, mean, low, high], slide) => short(mean) + (slide.models > 1 ? ` (${short(low)} to ${short(high)})` : "");
@@ -224,7 +224,7 @@ function tileItem(tile) {
   const picture = view.slide && x >= 0 && y >= 0
     ? make("img", { src: `/slide/${state.number}/tile/${x}/${y}/${width}`, alt: "", loading: "lazy" })
     : make("div", { className: "none" });
-  const button = make("button", { title: words, ariaLabel: words, ariaPressed: "false" }, picture, `${rank}: ${few(heat.map.scores[tile])}`);
+  const button = make("button", { title: words, ariaLabel: words, ariaPressed: "false" }, picture, `${rank}: ${few(heat.map.scores[tile], 3)}`);
   button.addEventListener("click", () => goTo(tile, button));
   return make("li", {}, button);
 }
