@@ -106,10 +106,8 @@ class SlideScores:
         known = self.scores[np.isfinite(self.scores)]
         spread = f"{known.min():.4g} to {known.max():.4g}" if len(known) else "none"
         unknown = len(self) - len(known)
-        held, names = (
-            " that held the slide out" if self.held_out else "",
-            and_more(self.models[:MOST_NAMED], len(self.models)),
-        )
+        held = " that held the slide out" if self.held_out else ""
+        names = and_more(self.models[:MOST_NAMED], len(self.models))
         of = "1 model" if len(self.models) == 1 else f"mean of the raw scores of {len(self.models)} models"
         lines = [
             *(f"{mark.upper()}: the models know this slide, this is no prediction" for mark in self.marks),
