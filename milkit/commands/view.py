@@ -10,7 +10,7 @@ from typing import NoReturn
 from milkit.errors import ConfigError
 
 DESCRIPTION = """Show a finished run in a browser on this machine: its slides with what held-out models said of them,
-each slide to zoom into, and its heat map over it. Nothing is written, nothing leaves this machine. Ctrl-C ends it."""
+each slide to zoom into, and its heat map over it. Run and slides are only read, nothing leaves this machine."""
 EPILOG = """examples:
   milkit view runs/tumour
   milkit view runs/tumour --slides /data/slides

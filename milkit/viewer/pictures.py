@@ -89,9 +89,12 @@ class Pictures:
         """A square of the pyramid; None where the slide has none there."""
 
         def read(slide: Slide) -> bytes | None:
-            (width, height), step = slide.size_px, 2**zoom
+            width, height = slide.size_px
+            if zoom > most_zoom((width, height)):  # before anything is computed from it
+                return None
+            step = 2**zoom
             x, y = column * SIDE * step, row * SIDE * step
-            if zoom > most_zoom((width, height)) or x >= width or y >= height:
+            if x >= width or y >= height:
                 return None
             size = min(SIDE, math.ceil((width - x) / step)), min(SIDE, math.ceil((height - y) / step))
             if zoom == 0:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from milkit.heatmaps.scores import slide_scores
 from milkit.slides import open_slide
 from milkit.viewer import pictures
 from milkit.viewer.files import SlideFile
+from milkit.viewer.maps import written
 from milkit.viewer.opened import open_viewer
 from milkit.viewer.server import ViewerServer
 
@@ -108,7 +110,7 @@ def test_only_get_is_answered(server, get, method):
     "path",
     [
         "/../etc/passwd", "/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/..%2f..%2fetc%2fpasswd",
-        "//etc/passwd", "/slide/1/square/99/0/0", "/slide/1/square/0/9999/0",
+        "//etc/passwd", "/slide/1/square/3/0/0", "/slide/1/square/999999999/0/0", "/slide/1/square/0/9999/0",
         "/etc/passwd", "file:///etc/passwd", "/page/index.html", "/viewer.css/../server.py", "/viewer.css%00", "/run\0",
         "/\0run", "/slide/../run", "/slide/0/square/../../run", "/slide/-1", "/slide/99999", "/slide/1e3", "/slide/１",
         "/slide/s1", "/slide/0/square/0/0", "/slide/0/square/0/0/-1", "/slide/0/square/0/0/0/", "/slide/0000000000",
@@ -221,6 +223,18 @@ def test_a_map_that_cannot_be_had_says_why(server, get, query):
     status, _, body = get(server, f"/slide/1/map?{query}")
     assert status == 422
     assert json.loads(body)["error"]
+
+
+def test_a_map_says_what_is_not_known_and_who_has_seen_the_slide(home):
+    scores = slide_scores(home / "run", "s1", kind="instance", label="yes")
+    values = scores.scores.copy()
+    values[3] = np.nan
+    said = written(replace(scores, scores=values, held_out=False))
+    json.dumps(said, allow_nan=False)
+    assert np.frombuffer(base64.b64decode(said["ranks"]), "<i4")[3] == 0
+    assert np.frombuffer(base64.b64decode(said["colours"]), "u1").reshape(-1, 4)[3].tolist() == [0, 0, 0, 0]
+    assert said["marks"] == ("seen in training",)
+    assert "SEEN IN TRAINING" in said["legend"]
 
 
 def test_slides_without_a_file_say_why_but_have_their_map(server, get):
