@@ -19,6 +19,7 @@ from milkit.keep.folder import stacked_like
 from milkit.keep.run import as_tree, read_members, read_run
 from milkit.train.setup import Hyper, Setup
 from milkit.train.state import forward
+from milkit.train.step import standardised
 from milkit.types import Bags, Output
 
 
@@ -69,7 +70,11 @@ class Member:
         if self.hyper.shift is not None:
             scaled = (scaled - self.hyper.shift) * self.hyper.inverse_scale
         places = jnp.asarray(xy) if all(bag.coords_um is not None for bag in found) else None
-        return Bags(jnp.where(mask[..., None], scaled, 0), jnp.asarray(mask), places)
+        beside = None
+        if self.study.covariates is not None:
+            values = jnp.asarray(self.study.covariates.values[np.asarray(rows)])
+            beside = standardised(self.hyper, values, jnp.ones(len(values)))
+        return Bags(jnp.where(mask[..., None], scaled, 0), jnp.asarray(mask), places, covariates=beside)
 
 
 def members_of(experiment: Experiment, folder: Path, selection: str = "") -> Iterator[Member]:

@@ -11,6 +11,7 @@ from milkit import api
 from milkit.data.cohort import Cohort, read_cohort
 from milkit.data.store import open_store
 from milkit.errors import CohortError, ConfigError
+from milkit.keep.members import members_of
 from milkit.keep.predict import untargeted
 from milkit.keep.speak import speak
 from milkit.models import ABMIL
@@ -55,6 +56,18 @@ def home(tmp_path_factory, make_run):
     with_ages(planted.stored(folder, planted.binary(seed=7), "other", prefix="x")[1])
     api.finalize(folder / "run", folder / "model")
     return folder
+
+
+def test_the_trained_models_of_a_run_are_given_them(home):
+    stated = api.replay(home / "run" / "config.json").experiment
+    written = Predictions.read(home / "run" / "predictions.csv")
+    written = written.take((written.role == "test") & (written.selection == "validation"))
+    for member in members_of(stated, home / "run"):
+        mine = written.run == member.run
+        score = dict(zip(written.bag[mine], written.score[mine, 1], strict=True))
+        logits = np.asarray(member.module(member.bags(member.test)).logits, np.float64)[:, 0]
+        expected = [score[member.study.bag[row]] for row in member.test]
+        np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.slow
