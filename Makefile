@@ -4,7 +4,7 @@
 #   make test     lint, types, and the fast tests
 #   make test-slow    the tests that compile or train for longer
 #   make parity   the checks that need torch or torchmil
-#   make ray      executors on a real Ray cluster of two nodes, one of which is killed; installs ray
+#   make ray      studies and embedding on a real Ray cluster of two nodes, one of which is killed; installs ray
 #   make study-classic  the table of Ilse et al. (2018) on five classic sets, with docs/optimism.md; resumable
 #   make study-segmentation  glands and epithelium from labels of crops and images (needs GlaS and the colon images)
 #   make matrix   every model by every test: docs/matrix.md and its JSON; hours, resumable

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import logging
 import math
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ RATIO = 1100
 """Most bytes a compressed byte can become; a little more than deflate can reach."""
 MOST_UNPACKED = 8 << 30
 """Bytes of a compressed volume, which is held in memory; others are read where they lie."""
+_SILENT = logging.Logger("nibabel", logging.CRITICAL + 1)
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 """Of a unit, by nibabel's names."""
 
@@ -60,7 +62,7 @@ def read_nifti(path: Path) -> Nifti:
             file.seek(0)
             packed = file.read(2) == GZIP
             file.seek(0)
-            header = _header(path, gzip.GzipFile(fileobj=file) if packed else file)
+            header, stated = _header(path, gzip.GzipFile(fileobj=file) if packed else file)
             shape, dtype, start = _layout(path, header)
             wanted = start + math.prod(shape) * dtype.itemsize
             if packed:
@@ -71,7 +73,7 @@ def read_nifti(path: Path) -> Nifti:
             else:
                 values = np.memmap(file, dtype, "r", start, shape, "F").view(np.ndarray)
         slope, inter = header.get_slope_inter()
-        affine, spacing = _space(header)
+        affine, spacing = _space(header, stated)
         unit = header.get_xyzt_units()[0]
     except MilkitError:
         raise
@@ -83,8 +85,8 @@ def read_nifti(path: Path) -> Nifti:
     )
 
 
-def _header(path: Path, file: Any) -> Any:
-    """The header as nibabel reads it, of the right version and byte order."""
+def _header(path: Path, file: Any) -> tuple[Any, list[float]]:
+    """The header as nibabel reads it, and the widths that it states, of which nibabel makes 1 of a 0."""
     try:
         import nibabel
     except ImportError:
@@ -101,7 +103,10 @@ def _header(path: Path, file: Any) -> Any:
             "its numbers lie in an .img file beside it" if magic[:2] == b"ni" else "it is of the older ANALYZE format"
         )
         raise DataError(f"{path} is no NIfTI volume in one file: {kind}. Convert it to .nii.")
-    return getattr(nibabel, SIZES[size])(block)
+    header = getattr(nibabel, SIZES[size])(block, check=False)
+    stated = [abs(float(width)) for width in header["pixdim"][1:4]]
+    header.check_fix(logger=_SILENT)  # mends what is harmless, raises over the rest; files are named by us
+    return header, stated
 
 
 def _layout(path: Path, header: Any) -> tuple[tuple[int, int, int], np.dtype[Any], int]:
@@ -128,17 +133,22 @@ def _layout(path: Path, header: Any) -> tuple[tuple[int, int, int], np.dtype[Any
     return (shape[0], shape[1], shape[2]), dtype, start
 
 
-def _space(header: Any) -> tuple[np.ndarray | None, tuple[float, float, float]]:
-    """Affine, where the file has one that can be used, and spacing."""
-    zooms = [float(z) for z in header.get_zooms()[:3]]
-    zooms += [1.0] * (3 - len(zooms))
+def _space(header: Any, stated: list[float]) -> tuple[np.ndarray | None, tuple[float, float, float]]:
+    """Affine, where the file has one that can be used, and spacing: of the affine, or as stated."""
+    zooms = stated
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     affine = np.asarray(header.get_best_affine(), np.float64) if known else None
     if affine is not None:
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        # a third of a degree off the plane of the other two: no volume of a scanner
-        flat = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 0.005 * lengths.prod()
-        affine, zooms = (None, zooms) if flat else (affine, lengths.tolist())
+        from nibabel.orientations import io_orientation
+
+        with np.errstate(all="ignore"):
+            lengths = np.linalg.norm(affine[:3, :3], axis=0)
+            sound = bool(np.isfinite(affine).all() and np.isfinite(lengths).all() and lengths.all())
+            # an axis that runs along none of the body's, as it lies in the plane of the others
+            sound = sound and not np.isnan(io_orientation(affine)).any()
+        if sound and (int(header["sform_code"]) > 0 or all(stated)):  # a qform takes its widths from those stated
+            zooms = lengths.tolist()
+        affine = affine if sound else None
     return affine, (zooms[0], zooms[1], zooms[2])
 
 

@@ -151,7 +151,9 @@ def _of_nifti(path: Path, read: Nifti, stacking: Stacking) -> Volume:
         order, flips = STORED[axis], (1, 1, 1)
     spacing = None
     unit = read.unit or stacking.unit
-    if not unit:
+    if not all(0 < width < np.inf for width in read.spacing):
+        notes.append(f"the file states a spacing of {read.spacing}, so positions are counted in slices")
+    elif not unit:
         notes.append("the file does not name the unit of its spacing (--unit), so positions are counted in slices")
     else:
         spacing = [read.spacing[i] * MILLIMETRES[unit] for i in order]

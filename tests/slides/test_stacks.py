@@ -266,6 +266,24 @@ def test_units_and_tilt_are_said(tmp_path):
     assert "counted in slices" in unit
 
 
+def test_headers_that_can_be_mended_or_not(tmp_path, capfd, caplog):
+    """Axes that lie in one plane; widths that are none; what nibabel mends is not printed."""
+    path = nifti(tmp_path / "v.nii", ramp(), np.diag([1.0, 1.0, 1.0, 1.0]))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<4f", data, 296, 1, 0, 0, 0)  # srow_y as srow_x
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="does not state how it lies"):
+        open_stack(path, CT)
+    struct.pack_into("<4f", data, 76, 1, -2, 0, np.nan)  # pixdim
+    struct.pack_into("<2h", data, 252, 0, 0)
+    path.write_bytes(data)
+    with open_stack(path, Stacking(window=(0.0, 9.0), axis="k")) as stack:
+        assert stack.coords_um is None
+        assert stack.facts["notes"][0].startswith("the file states a spacing of (2.0, 0.0, nan)")
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
 def test_colours_scales_and_byte_order(tmp_path):
     colours = np.arange(2 * 2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 2, 3)
     records = np.ascontiguousarray(colours).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
