@@ -15,6 +15,8 @@ from jaxtyping import Float, UInt8
 from milkit.errors import ConfigError, DataError
 from milkit.fields import check_fields
 
+LARGEST = 1 << 14
+"""Pixels a side of a square, which is held in memory."""
 Axis = Literal["axial", "coronal", "sagittal", "i", "j", "k"]
 """Which way a volume is cut: planes of the body, or an index of the array as it is stored."""
 
@@ -78,6 +80,11 @@ class Stack(ABC):
     ) -> None:  # fmt: skip
         self.path, self.stacking, self.positions = path, stacking, positions
         self._square = (max if stacking.square == "pad" else min)(size_px)
+        if self._square > LARGEST:
+            raise DataError(
+                f"{path} has pictures of {size_px[0]} x {size_px[1]} pixels; squares of {self._square} are more than can "
+                f"be held ({LARGEST}). Take the middle (--square crop), or make them smaller."
+            )
         self.side = stacking.side_px or self._square
         self._digest = digest_of(path)
         self.facts: dict[str, Any] = {

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from milkit.data.formats.guard_numpy import open_npy
 from milkit.errors import DataError
 from milkit.slides.nifti import MILLIMETRES, Nifti, read_nifti
-from milkit.slides.opened import LARGEST_READ, signature
+from milkit.slides.opened import signature
 from milkit.slides.stacks import Stack, Stacking
 
 ENDINGS = (".nii.gz", ".nii", ".npy")
@@ -40,7 +40,7 @@ class Volume(Stack):
         self, path: Path, stacking: Stacking, values: np.ndarray, scale: tuple[float, float], facts: Mapping[str, Any]
     ) -> None:
         count, height, width = values.shape[:3]
-        if min(count, height, width) < 1 or height * width > LARGEST_READ:
+        if min(count, height, width) < 1:
             raise DataError(f"{path} holds {count} slices of {width} x {height} pixels; there is nothing to encode.")
         self._values, self._scale = values, scale
         self._colours = values.ndim == 4 or values.dtype.names is not None

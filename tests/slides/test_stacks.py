@@ -356,6 +356,7 @@ def test_damaged_compression(tmp_path):
         (np.zeros((2, 4, 5, 2)), "expected"),
         (np.zeros((40, 50, 3), np.uint8), "that of one picture with colours"),
         (np.zeros((0, 4, 5), np.uint8), "0 slices"),
+        (np.zeros((1, 1, 16385), np.uint8), r"squares of 16385 are more than can be held .*--square crop"),
         (np.zeros((2, 4, 5), complex), "damaged|expected"),
         (np.zeros((2, 4, 5), np.int16), r"holds int16: which intensities are black and white .*--window LOW HIGH"),
     ],
