@@ -82,8 +82,8 @@ class Stack(ABC):
         self._square = (max if stacking.square == "pad" else min)(size_px)
         if self._square > LARGEST:
             raise DataError(
-                f"{path} has pictures of {size_px[0]} x {size_px[1]} pixels; squares of {self._square} are more than can "
-                f"be held ({LARGEST}). Take the middle (--square crop), or make them smaller."
+                f"{path} has pictures of {size_px[0]} x {size_px[1]} pixels; squares of {self._square} are more than "
+                f"can be held ({LARGEST}). Take the middle (--square crop), or make them smaller."
             )
         self.side = stacking.side_px or self._square
         self._digest = digest_of(path)
