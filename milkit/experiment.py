@@ -54,7 +54,7 @@ class Experiment:
     """One study: data, who trains and tests, model, training, and how often it is repeated."""
 
     data: Data
-    """Where bags and labels come from: `Cohort`, `SlideCohort`, a set of `milkit.data.datasets`, or `in_memory(...)`."""
+    """Where bags and labels come from: `Cohort`, `SlideCohort`, `milkit.data.datasets`, or `in_memory(...)`."""
     protocol: SplitProtocol
     """Who trains, validates and tests."""
     model: AnyModel
