@@ -86,7 +86,8 @@ def _named(facts: Mapping[str, Any], any_store: bool) -> tuple[Path | None, str]
         return None, "The run's features are no store that names slide files; give the slides' folder: --slides DIR."
     path = Path(facts["slide"])
     if not path.is_file():
-        return None, f"{path} is not there any more; give the slides' folder: --slides DIR."
+        seen = "" if path.is_absolute() else f" (seen from {Path.cwd()})"
+        return None, f"There is no file {path}{seen}; give the slides' folder: --slides DIR."
     if path.resolve().parent != path.parent.resolve():
         return None, f"{path} is a link into another folder; give that folder: --slides DIR."
     return path.resolve(), ""

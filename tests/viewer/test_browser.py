@@ -102,7 +102,7 @@ def test_the_list_tells_and_is_searched(page):
     assert shown == ["s1", "s10", "s11"]
     assert page.js("document.querySelector('#count').textContent") == "3 of 12 slides, 10 without a file"
     page.js("document.querySelector('#slides li').firstChild.click()")  # s0, which has no file
-    page.wait(lambda: "not there any more" in page.js("document.querySelector('#message').textContent"))
+    page.wait(lambda: "There is no file" in page.js("document.querySelector('#message').textContent"))
     assert page.js("document.querySelector('#said').textContent").startswith("slides0patientp0truthno")
 
 

@@ -28,7 +28,7 @@ def test_a_store_names_its_files(tmp_path):
     found = find_files(["a", "b", "c"], [path], None, None)
     assert (found["a"].path, found["a"].mpp, found["a"].size_px) == (here.resolve(), 0.25, (30, 20))
     assert found["b"].path is None
-    assert "gone.svs is not there any more" in found["b"].reason
+    assert "gone.svs; give" in found["b"].reason
     assert "does not say of which file" in found["c"].reason
     assert "no store that names slide files" in find_files(["a"], [], None, None)["a"].reason
     assert find_files(["a"], [path], None, 0.5)["a"].mpp == 0.5

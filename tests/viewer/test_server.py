@@ -156,7 +156,7 @@ def test_the_list(server, get):
     assert [one["slide"] for one in run["slides"]] == sorted(f"s{i}" for i in range(12))
     by_id = {one["slide"]: one for one in run["slides"]}
     assert [not by_id[f"s{i}"]["missing"] for i in range(4)] == [False, True, False, True]
-    assert "is not there any more" in by_id["s0"]["missing"]
+    assert "There is no file" in by_id["s0"]["missing"]
     one = by_id["s1"]
     assert (one["truth"], one["said"], one["right"], one["patient"], one["models"]) == ("yes", "yes", True, "p1", 1)
     assert re.fullmatch(r"(repeat \d )?fold \d", one["held_out"])

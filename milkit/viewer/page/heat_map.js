@@ -1,6 +1,4 @@
 // The squares of a slide's tiles in their colours, over the slide; and which tile is where.
-"use strict";
-
 const SMALL = 3;         // device pixels of a tile below which a picture of all tiles is drawn instead
 const MANY = 5000;       // tiles from which on that is worth it
 const PICTURE = 2048;    // its longer side

@@ -1,6 +1,4 @@
 // The page: the list of slides, what is said of one, its heat map and its tiles.
-"use strict";
-
 import { DeepZoom } from "./deep_zoom.js";
 import { HeatMap } from "./heat_map.js";
 
