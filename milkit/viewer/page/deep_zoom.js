@@ -1,5 +1,6 @@
 // A slide on a canvas. At zoom z a pixel is 2**z pixels of level 0 wide; squares come from the server as they are needed,
 // and coarser ones are shown until finer ones have arrived. All places are in pixels of level 0.
+
 const LOADING = 6;       // squares asked for at once
 const KEPT = 500;        // squares in memory, 256 KB each
 const LARGEST = 16;      // screen pixels for one of the slide

@@ -1,4 +1,5 @@
 // The squares of a slide's tiles in their colours, over the slide; and which tile is where.
+
 const SMALL = 3;         // device pixels of a tile below which a picture of all tiles is drawn instead
 const MANY = 5000;       // tiles from which on that is worth it
 const PICTURE = 2048;    // its longer side

@@ -1,4 +1,5 @@
 // The page: the list of slides, what is said of one, its heat map and its tiles.
+
 import { DeepZoom } from "./deep_zoom.js";
 import { HeatMap } from "./heat_map.js";
 
@@ -49,7 +50,7 @@ function listSlides() {
   const { slides } = state.run;
   $("slides").replaceChildren(...slides.map((slide, number) => {
     const score = main(slide);
-    const said = slide.said ? `${probable() ? slide.said + " " : ""}${score ? spread(score, slide) : ""}` : "no held-out prediction";
+    const said = slide.said ? `${probable() ? slide.said + ": " : ""}${score ? spread(score, slide) : ""}` : "no held-out prediction";
     const right = verdict(slide);
     const button = make("button", { onclick: () => choose(number), title: slide.missing }, make("b", {}, slide.slide), make("span", {}, said));
     if (right) button.append(make("em", { className: right }, right === "right" ? "✓ right" : `✗ wrong: is ${slide.truth}`));
