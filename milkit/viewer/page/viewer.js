@@ -50,7 +50,8 @@ function listSlides() {
   const { slides } = state.run;
   $("slides").replaceChildren(...slides.map((slide, number) => {
     const score = main(slide);
-    const said = slide.said ? `${probable() ? slide.said + ": " : ""}${score ? spread(score, slide) : ""}` : "no held-out prediction";
+    const parts = [(probable() || !score) && slide.said, score && spread(score, slide)];
+    const said = parts.filter(Boolean).join(": ") || "no held-out prediction";
     const right = verdict(slide);
     const button = make("button", { onclick: () => choose(number), title: slide.missing }, make("b", {}, slide.slide), make("span", {}, said));
     if (right) button.append(make("em", { className: right }, right === "right" ? "✓ right" : `✗ wrong: is ${slide.truth}`));
