@@ -58,6 +58,11 @@ def find_files(
     return out
 
 
+def named_slides(stores: Sequence[Path]) -> tuple[str, ...]:
+    """Slides of which some stores say from which file they were cut; raises a DataError for a damaged one."""
+    return tuple(dict.fromkeys(slide for store in stores for slide in _of_store(store)))
+
+
 def _of_store(path: Path) -> Mapping[str, dict[str, Any]]:
     """What a store's dataset `slides` says of each bag; {} for stores without it."""
     with opened(path) as file:

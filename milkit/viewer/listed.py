@@ -4,8 +4,8 @@ Numbers come from `predictions.csv` alone. A row is a slide; where a bag holds s
 """
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,14 @@ def read_run(folder: Path) -> ViewedRun:
         features=_features(experiment.get("data")),
         slides=tuple(sorted(_listed(rows, _trained_on(folder / "folds.csv")), key=lambda one: one.slide)),
     )
+
+
+def beside(run: ViewedRun, slides: Sequence[str]) -> ViewedRun:
+    """With slides listed last that the run says nothing of; its models can be asked about them all the same."""
+    known = {one.slide for one in run.slides}
+    said = "not in this study: no prediction, but its models can be asked for a heat map"
+    more = [Listed(name, name, "", "", "", None, (), 0, said) for name in sorted(slides) if name not in known]
+    return replace(run, slides=(*run.slides, *more))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from milkit.viewer.files import find_files, stores_of
-from milkit.viewer.listed import ViewedRun, read_run
+from milkit.viewer.files import find_files, named_slides, stores_of
+from milkit.viewer.listed import ViewedRun, beside, read_run
 from milkit.viewer.maps import Asked, Maps
 from milkit.viewer.server import Viewer
 
@@ -31,6 +31,7 @@ def open_viewer(
     """
     run = read_run(folder)
     stores = stores_of(run.features, store)
+    run = beside(run, named_slides(stores))
     found = find_files([one.slide for one in run.slides], stores, slides, mpp)
     why = _why_no_map(run, bool(stores))
     asked = Asked(folder, store=store, cohort=cohort, mpp=mpp, trust_source=trust_source)

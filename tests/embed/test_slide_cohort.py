@@ -14,7 +14,7 @@ from milkit.api import experiments, replay
 from milkit.cli import main
 from milkit.data.store import open_store
 from milkit.errors import ConfigError, DataError
-from milkit.viewer.listed import read_run
+from milkit.viewer.opened import open_viewer
 
 STUDY = """
 from milkit import ABMIL, AdamW, Binary, Cohort, Experiment, KFold, SlideCohort, Train
@@ -116,6 +116,11 @@ def test_one_command_from_slides_to_heat_maps(data, capsys):
     page = Path("run/heatmaps/new one.html").read_text()
     assert "this slide is not in the study" in page
     assert "seen" not in page
-    assert read_run(Path("run")).features == ("store.h5",)  # where the viewer looks for slides
+    viewer = open_viewer(Path("run"))  # finds the store, and the slide beside the study
+    assert [one.slide for one in viewer.run.slides] == [*(f"s{i}" for i in range(8)), "new one"]
+    assert all(file.path for file in viewer.found.values())
+    shown = viewer.answer("/slide/8/map", {"kind": ["attention"]})
+    assert shown.status == 200
+    assert b"not in the study" in shown.body
     (stated,) = experiments(Path("study.py")).values()
     assert replay(Path("run/config.json")).experiment.data == stated.data
