@@ -7,6 +7,9 @@ from jaxtyping import Int
 
 from milkit.errors import ConfigError
 
+MOST_SQUARES = 1 << 24
+"""Of a grid: a slide of 100 x 100 mm in squares of 25 um. What is known of each is held in memory."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -39,7 +42,7 @@ def grid_of(size_px: tuple[int, int], mpp: float, tile_um: float, overlap_um: fl
         overlap_um: of neighbours.
 
     Raises:
-        ConfigError: tiles of less than a pixel, or that do not move.
+        ConfigError: tiles of less than a pixel, that do not move, or too many.
     """
     width = round(tile_um / mpp)
     step = width - round(overlap_um / mpp)
@@ -48,7 +51,14 @@ def grid_of(size_px: tuple[int, int], mpp: float, tile_um: float, overlap_um: fl
             f"Tiles of {tile_um:g} um that overlap by {overlap_um:g} um move by {step} pixels of {mpp:g} um; a step of "
             "one pixel or more is needed. Take wider tiles or less overlap."
         )
-    return Grid(-(-size_px[0] // step), -(-size_px[1] // step), step, width)
+    columns, rows = (-(-side // step) for side in size_px)
+    if columns * rows > MOST_SQUARES:
+        raise ConfigError(
+            f"Tiles of {tile_um:g} um that overlap by {overlap_um:g} um move by {step} pixels, so {size_px[0]} x "
+            f"{size_px[1]} pixels would be {columns * rows:,} tiles; {MOST_SQUARES:,} is the most. Take wider tiles or "
+            "less overlap."
+        )
+    return Grid(columns, rows, step, width)
 
 
 def context_corners(xy_px: Int[np.ndarray, "n 2"], width_px: int, scale: int) -> Int[np.ndarray, "n 2"]:

@@ -24,6 +24,8 @@ SAME = 1e-4
 """Relative difference of two mpp below which they are one: a quarter pixel over a tile of 2,500."""
 LARGEST_READ = 1 << 28
 """Most pixels of one region; a region of 16,384 x 16,384 (800 MB)."""
+LARGEST_SLIDE = 1 << 38
+"""Most pixels of level 0; 524,288 x 524,288. A slide of 50 x 75 mm at 0.125 um a pixel has 240,000 megapixels."""
 BLOCK = 1 << 22
 """Pixels that are read at once while averaging blocks of pixels."""
 MARGIN = 4
@@ -67,6 +69,11 @@ class OpenedSlide(ABC):
     """A `Slide` but for `_pixels`, which gives pixels that lie within a level."""
 
     def __init__(self, path: Path, mpp: float, sizes: list[tuple[int, int]], properties: dict[str, str]) -> None:
+        if sizes[0][0] * sizes[0][1] > LARGEST_SLIDE:
+            raise DataError(
+                f"{path} claims {sizes[0][0]:,} x {sizes[0][1]:,} pixels, more than any slide has. It is damaged; copy "
+                "or convert it again."
+            )
         self.path = path
         self.mpp = float(mpp)
         self.levels = levels_of(sizes, mpp)

@@ -1,11 +1,9 @@
 """The fast reader: pieces of a TIFF decoded straight from their bytes, only those that a region touches."""
 
 import contextlib
-import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from milkit.errors import DataError
 from milkit.slides.mpp import given_or_found
 from milkit.slides.opened import WHITE, OpenedSlide, signature
 from milkit.slides.tiff_chain import check_chain
-from milkit.slides.tiff_facts import facts_of, mpp_of
+from milkit.slides.tiff_facts import facts_of, mpp_of, silent
 from milkit.slides.tiff_page import NotPlainError, TiffPage
 
 KEPT = 1 << 26
@@ -124,7 +122,7 @@ def _opened(path: Path, file: Any, size: int) -> tuple[list[TiffPage], dict[str,
     import tifffile
 
     try:
-        with _silent():
+        with silent():
             tiff = tifffile.TiffFile(file, _multifile=False)
             other = [name for name in OTHERS if getattr(tiff, name, False)]
             if other:
@@ -148,6 +146,13 @@ def _levels(path: Path, tiff: Any) -> list[Any]:
     width, height = first.imagewidth, first.imagelength
     if min(width, height) < 1:
         raise DataError(f"{path} claims {width} x {height} pixels. It is damaged; copy it again.")
+    larger = next((p for p in rest if p.is_tiled and p.imagewidth > width and p.imagelength > height), None)
+    if larger is not None:
+        raise DataError(
+            f"{path} begins with an image of {width} x {height} pixels, and one of {larger.imagewidth} x "
+            f"{larger.imagelength} follows: which of them is the slide is not known. Convert it to a TIFF that begins "
+            "with its finest level."
+        )
     twins = sum((page.imagewidth, page.imagelength) == (width, height) for page in rest)
     if twins:
         raise NotPlainError(f"{path} is a stack of {twins + 1} images or channels of {width} x {height} pixels")
@@ -162,14 +167,3 @@ def _levels(path: Path, tiff: Any) -> list[Any]:
         if in_shape and alike:
             levels.append(page)
     return levels
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """What tifffile logs of odd files is no one's concern: it either reads or raises."""
-    logger = logging.getLogger("tifffile")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before

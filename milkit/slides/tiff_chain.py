@@ -12,6 +12,8 @@ NEEDED = {*range(254, 297), 317, *range(320, 331), 338, 339, 347, *range(529, 53
 """Tags whose values lie elsewhere in the file and without which its pixels cannot be read."""
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Of one value, by TIFF's code of types."""
+SUB_IMAGES = 330
+"""A tag that lists where further images are, as levels of a pyramid."""
 NDPI = 65420
 """A tag of Hamamatsu, whose offsets exceed 32 bits in a way of its own."""
 
@@ -33,6 +35,8 @@ def check_chain(path: Path, file: BinaryIO, size: int) -> None:
         if offset in seen or len(seen) >= MOST_DIRECTORIES:
             raise DataError(f"{path} is damaged: its chain of images has no end. Copy or convert it again.")
         seen.add(offset)
+        if offset > size:
+            raise _truncated(path, size, f"the image at byte {offset:,}")
         following = _directory(path, file, size, offset, order, big)
         if following is None:
             return
@@ -60,7 +64,18 @@ def _directory(path: Path, file: BinaryIO, size: int, offset: int, order: str, b
         held = BYTES.get(kind, 1) * count
         if tag in NEEDED and held > n_pointer and place + held > size:
             raise _truncated(path, size, f"tag {tag} of {count:,} values at byte {place:,}")
-    return struct.unpack(order + pointer, file.read(n_pointer))[0]
+    following = struct.unpack(order + pointer, file.read(n_pointer))[0]
+    for tag, kind, count, place in tags:
+        wide = BYTES.get(kind)
+        if tag == SUB_IMAGES and wide in (4, 8):
+            raw = struct.pack(order + pointer, place)
+            if wide * count > n_pointer:
+                file.seek(place)
+                raw = file.read(wide * count)
+            last = max(struct.unpack_from(f"{order}{count}{'L' if wide == 4 else 'Q'}", raw), default=0)
+            if last >= size:
+                raise _truncated(path, size, f"the sub-image at byte {last:,}")
+    return following
 
 
 def _truncated(path: Path, size: int, what: str) -> DataError:

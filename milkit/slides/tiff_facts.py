@@ -1,5 +1,8 @@
 """What a TIFF says of itself: Aperio's description, OME-XML, resolution tags."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
@@ -9,6 +12,17 @@ MICROMETRES = {"": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3
 """Of OME's units of length; none is micrometres by OME's schema. The two first have different letters mu."""
 UNITS = {2: ("inch", 25_400.0), 3: ("centimetre", 10_000.0)}
 """Of TIFF's ResolutionUnit, in micrometres."""
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """What tifffile logs of odd files is no one's concern: it either reads or raises."""
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def facts_of(page: Any) -> dict[str, str]:
@@ -34,13 +48,13 @@ def mpp_of(page: Any, facts: dict[str, str]) -> tuple[tuple[float, float] | None
         if value is not None:
             return (value, value), "Aperio's description (MPP)", hint
         hint = f" (its description has MPP = {facts['aperio.MPP']!r})"
-    found = _ome(str(page.description or ""))
+    found = ome_mpp(str(page.description or ""))
     if found is not None:
         return found, "OME-XML (PhysicalSizeX, PhysicalSizeY)", hint
     return _resolution(page, hint)
 
 
-def _ome(description: str) -> tuple[float, float] | None:
+def ome_mpp(description: str) -> tuple[float, float] | None:
     """Sizes of the first image's pixels, where OME-XML states them."""
     if "<OME" not in description[:5000] and "<ome:OME" not in description[:5000]:
         return None

@@ -13,6 +13,7 @@ from milkit.errors import DataError
 from milkit.slides.mpp import given_or_found, number
 from milkit.slides.opened import OpenedSlide, signature
 from milkit.slides.tiff_chain import check_chain
+from milkit.slides.tiff_facts import ome_mpp, silent
 
 
 class TiffslideSlide(OpenedSlide):
@@ -26,17 +27,22 @@ class TiffslideSlide(OpenedSlide):
             check_chain(path, file, size)
         self._lock = threading.Lock()
         try:
-            with warnings.catch_warnings():
+            with silent(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._slide = tiffslide.TiffSlide(path, tifffile_options={"_multifile": False})
         except Exception as error:  # damaged files may lead it anywhere
             raise DataError(f"{path} cannot be opened by tiffslide: {_said(error)}.") from None
         try:
-            self._check_pixels(path)
+            with silent():
+                self._check_pixels(path)
             properties = {k: str(v) for k, v in self._slide.properties.items() if v is not None}
             x, y = (number(properties.get(f"tiffslide.mpp-{axis}", "")) for axis in "xy")
             found = None if x is None or y is None else (x, y)
-            value, source = given_or_found(path, mpp, found, "tiffslide's properties (tiffslide.mpp-x)")
+            source = "tiffslide's properties (tiffslide.mpp-x)"
+            if found is None:  # of colours in three images tiffslide does not look it up
+                found = ome_mpp(str(self._slide.ts_tifffile.ome_metadata or ""))
+                source = "OME-XML (PhysicalSizeX, PhysicalSizeY)"
+            value, source = given_or_found(path, mpp, found, source)
             sizes = [(int(w), int(h)) for w, h in self._slide.level_dimensions]
             super().__init__(path, value, sizes, {**properties, "milkit.mpp-source": source})
             self._pixels(0, 0, 0, 1, 1)  # whether its compression can be decoded is said only then
@@ -66,7 +72,7 @@ class TiffslideSlide(OpenedSlide):
 
     def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
         try:
-            with self._lock, warnings.catch_warnings():
+            with self._lock, silent(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 pixels = _of_level(self._slide, level, x, y, width, height)
         except Exception as error:

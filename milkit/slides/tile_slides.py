@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from milkit.errors import ConfigError, DataError, MilkitError
+from milkit.errors import ConfigError, DataError, MilkitError, RunFolderError
 from milkit.slides.open import open_slide
 from milkit.slides.page import write_page
 from milkit.slides.tiles import manifest_paths, read_facts, read_tiles, write_tiles
@@ -65,7 +65,9 @@ def find_slides(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+            # a link that leads nowhere is a slide that is missing, and is named as such
+            named = (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+            files = sorted(f for f in named if f.is_file() or (f.is_symlink() and not f.exists()))
             if not files:
                 raise DataError(f"The folder {path} holds no slide; expected files ending in {', '.join(SUFFIXES)}.")
         elif path.exists():
@@ -77,7 +79,7 @@ def find_slides(paths: Sequence[Path]) -> dict[str, Path]:
             other = found.setdefault(name, file)
             if other is file:
                 continue
-            if os.path.samefile(other, file):
+            if other.exists() and file.exists() and os.path.samefile(other, file):
                 raise ConfigError(f"The slide {file} is listed twice; name it once.")
             raise ConfigError(
                 f"Two slides are named {name!r}: {other} and {file}. Their tiles would have one name; rename one, or "
@@ -136,15 +138,18 @@ def tile_one(
             tiles, found = tiles_of(slide, slide_id, tiling)
             if slide_digest(path) != before:
                 raise DataError(f"The slide {path} changed while it was read; tile it again when it is complete.")
-        if page:
-            write_page(out, slide_id, tiles, found)
     except MilkitError as error:
         return Outcome(slide_id, None, str(error))
     except READ_ERRORS as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise  # a disk that is full: no fault of the slide
         return Outcome(slide_id, None, f"{path} could not be read: {type(error).__name__}: {str(error)[:200]}")
-    write_tiles(out, slide_id, tiles)
+    try:
+        if page:
+            write_page(out, slide_id, tiles, found)
+        write_tiles(out, slide_id, tiles)
+    except OSError as error:  # a full disk is no fault of the slide; a name that files cannot have is
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise _unwritten(out, error) from error
+        return Outcome(slide_id, None, f"its tiles cannot be named after {path.name}: {error.strerror}; rename it")
     return Outcome(slide_id, len(tiles), notes=tuple(tiles.facts["notes"]))
 
 
@@ -177,7 +182,10 @@ def tile_slides(
     if tiling.mask is not None and not tiling.mask.exists():
         raise DataError(f"There is no mask {tiling.mask}.")
     done = done_already(slides, out, tiling, mpp, force=force)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritten(out, error) from error
     todo = [name for name in slides if name not in done]
     if workers <= 1 or len(todo) < 2:
         for name, path in slides.items():
@@ -194,6 +202,13 @@ def tile_slides(
         }
         for name in slides:
             yield Outcome(name, done[name], kept_manifest=True) if name in done else _result(name, waiting[name])
+
+
+def _unwritten(out: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"The folder {out} cannot be written to: {error.strerror or error}. Finished slides are kept; mend it, "
+        "and repeat the command."
+    )
 
 
 def _result(name: str, future: Future[Outcome]) -> Outcome:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class Tiling:
             if not fine:
                 value = getattr(self, name)
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; expected {expected}.")
+        for name, value, most in [("least_blur", self.least_blur, inf), ("most_fold", self.most_fold, 1.0)]:
+            if value is not None and not 0 <= value <= most:  # of NaN nothing would be kept
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {value:g}; expected a number from 0{' to 1' if most == 1 else ''}."
+                )
         if self.least_blur is not None and not self.blur:
             raise ConfigError("--least-blur needs blur to be measured; leave out --no-blur.")
 

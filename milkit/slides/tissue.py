@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
+from milkit.errors import ConfigError
 from milkit.slides.slide import Slide
 
 MASK_MPP = 8.0
@@ -42,6 +43,11 @@ class TissueRule:
     smallest_um2: float = 50_000.0
     ink: bool = True
     ink_um2: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that no saturation can be compared with."""
+        if self.saturation is not None and not 0 <= self.saturation <= 255:
+            raise ConfigError(f"--saturation is {self.saturation:g}; expected a threshold from 0 to 255.")
 
 
 @dataclass(frozen=True, eq=False)

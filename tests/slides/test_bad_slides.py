@@ -96,6 +96,53 @@ def test_claims_of_gigantic_sizes(slide):
     refused(slide, "lists .* places|damaged")
 
 
+def test_a_sparse_slide_of_a_million_by_a_million_pixels(tmp_path):
+    """Tiles that were left out take no bytes, so that a small file may claim any size; to look at it takes hours."""
+    side, n = 1_000_000, -(-1_000_000 // 8192)
+    path = tmp_path / "s.tif"
+    tags = [(256, 1, side), (257, 1, side), (259, 1, 1), (262, 1, 2), (277, 1, 3), (322, 1, 8192), (323, 1, 8192)]
+    end = 8 + 2 + 12 * (len(tags) + 3) + 4
+    tags += [(258, 3, end), (324, n * n, end + 6), (325, n * n, end + 6)]
+    entries = b"".join(struct.pack("<HHLL", tag, 3 if tag == 258 else 4, count, v) for tag, count, v in sorted(tags))
+    head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4) + struct.pack("<3H", 8, 8, 8)
+    path.write_bytes(head + bytes(4 * n * n))
+    refused(path, "claims 1,000,000 x 1,000,000 pixels, more than any slide", mpp=0.25)
+
+
+def test_offsets_beyond_what_files_can_have(tmp_path):
+    path = tmp_path / "big.tif"
+    tifffile.imwrite(path, picture(), bigtiff=True)
+    content = bytearray(path.read_bytes())
+    content[8:16] = b"\xff" * 8
+    path.write_bytes(content)
+    refused(path, "truncated or damaged", mpp=0.5)
+
+
+def test_a_level_behind_the_end_of_the_file(tmp_path):
+    """Levels in sub-images that are cut off: not read without them, which would only be slow."""
+    path = tmp_path / "s.ome.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for k in (1, 2, 4):
+            tiff.write(picture()[::k, ::k], tile=(64, 64), photometric="rgb", subifds=2 * (k == 1), metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        first, second = tiff.pages[0].tags[330].value
+        size = path.stat().st_size
+    overwrite(path, 0, 330, (first, size + 1000))
+    refused(path, f"ends at byte {size:,}, before the sub-image at byte {size + 1000:,}", mpp=0.5)
+    overwrite(path, 0, 330, (first, second))
+    with open_slide(path, mpp=0.5) as opened:
+        assert len(opened.levels) == 3
+
+
+def test_a_first_image_that_is_smaller_than_the_next(tmp_path):
+    """A thumbnail, label or the coarsest level first: it is not taken for the slide."""
+    path = tmp_path / "s.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for k in (4, 2, 1):
+            tiff.write(picture()[::k, ::k], tile=(64, 64), photometric="rgb", metadata=None)
+    refused(path, "begins with an image of 75 x 50 pixels, and one of 150 x 100 follows", mpp=0.5)
+
+
 def test_a_tile_that_claims_more_than_a_tile(tmp_path):
     """The JPEG of a tile states 60,000 x 60,000 pixels: refused before it is decoded, the others are read."""
     path = write(tmp_path / "s.svs", picture(), compression="jpeg")
@@ -124,10 +171,29 @@ def test_others_go_to_tiffslide(tmp_path):
     path = tmp_path / "channels.ome.tif"
     options = {"tile": (64, 64), "photometric": "minisblack", "metadata": {"axes": "CYX"}}
     tifffile.imwrite(path, pixels.transpose(2, 0, 1), **options)
+    refused(path, "does not say how many micrometres")
     with open_slide(path, mpp=0.5) as opened:
         assert isinstance(opened, TiffslideSlide)
         assert (opened.read_level(0, (10, 20), (100, 90)) == pixels[20:110, 10:110]).all()
     refused(path, "stack of 3 .*Leave the reader", mpp=0.5, reader="tiff")
+    sides = {"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, pixels.transpose(2, 0, 1), **{**options, "metadata": {"axes": "CYX", **sides}})
+    with open_slide(path) as opened:
+        assert isinstance(opened, TiffslideSlide)
+        assert opened.mpp == 0.25
+
+
+def test_what_tifffile_logs_is_not_shown(tmp_path, caplog):
+    path = write(tmp_path / "s.tif", picture(), compression="zstd")
+    overwrite(path, 0, 305, "tifffile.py")
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages[0].tags[305].offset
+    content[at + 2 : at + 4] = struct.pack("<H", 41)  # a type of values that there is not
+    path.write_bytes(content)
+    with open_slide(path) as opened:
+        assert isinstance(opened, TiffslideSlide)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("value", ["0", "1000", "-0.25", "0.04"])

@@ -105,6 +105,49 @@ def test_broken_slides_are_named_and_the_others_go_on(slides, tmp_path, capsys):
     assert len(read_tiles(out, "b ü")) == 24
 
 
+def test_links_that_lead_nowhere_are_named_and_hidden_files_are_not(slides, tmp_path, capsys):
+    (slides / "gone.svs").symlink_to(tmp_path / "not mounted.svs")
+    (slides / "loop.svs").symlink_to(slides / "loop.svs")
+    (slides / "._a.png").write_bytes(b"\0\5\x16\7")  # macOS writes such files beside others
+    assert tile(slides, "--out", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "gone: failed" in said.err
+    assert "loop: failed" in said.err
+    assert "2 of 4 slides, 30 tiles" in said.out
+
+
+def test_tiles_that_cannot_be_written(slides, tmp_path, capsys, monkeypatch):
+    """The slide is not blamed, what was finished is kept, and there is no half of a manifest."""
+    out = tmp_path / "out"
+    (tmp_path / "file").touch()
+    assert tile(slides, "--out", tmp_path / "file", "--force") == 2
+    assert "cannot be written to: File exists" in capsys.readouterr().err
+    from milkit.slides import tiles as of_tiles
+
+    real, full = of_tiles.write_beside, []
+
+    def write_beside(path, data):
+        if path.name == "b ü.csv" and full:
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    full.append(True)
+    monkeypatch.setattr(of_tiles, "write_beside", write_beside)
+    assert tile(slides, "--out", out) == 2
+    assert f"{out} cannot be written to: No space left" in capsys.readouterr().err
+    assert sorted(contents(out)) == ["a.csv", "a.json"]
+    full.clear()
+    assert tile(slides, "--out", out) == 0
+
+
+def test_a_name_that_is_too_long_for_a_manifest(slides, tmp_path, capsys):
+    slide(slides / f"{'x' * 250}.png")
+    assert tile(slides, "--out", tmp_path / "out", "--no-page") == 1
+    said = capsys.readouterr()
+    assert "File name too long; rename it" in said.err
+    assert "2 of 3 slides" in said.out
+
+
 def test_without_mpp_it_is_asked_for(slides, tmp_path, capsys):
     assert main(["tile", str(slides / "a.png"), "--out", str(tmp_path / "o"), *OPTIONS[:4]]) == 1
     assert "--mpp" in capsys.readouterr().err
@@ -141,6 +184,11 @@ def test_a_cohort_table_says_which_slides_and_their_mpp(slides, tmp_path, capsys
         ([".", "--mask", "m.geojson"], "one file, but there are 2 slides"),
         (["a.png", "--mask", "m.geojson"], "There is no mask"),
         (["a.png", "--tiles", "3"], "milkit tile --help"),
+        (["a.png", "--least-blur", "nan"], "--least-blur is nan"),
+        (["a.png", "--most-fold", "nan"], "--most-fold is nan"),
+        (["a.png", "--most-fold", "1.5"], "from 0 to 1"),
+        (["a.png", "--saturation", "nan"], "--saturation is nan"),
+        (["a.png", "--saturation", "300"], "0 to 255"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(slides, tmp_path, capsys, monkeypatch, arguments, said):

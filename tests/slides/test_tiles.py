@@ -192,3 +192,8 @@ def test_a_slide_of_a_million_tiles(tmp_path):
     assert tiles.xy_px[-1].tolist() == [299_700, 299_700]
     few = part(tiles, slice(-2, None))
     assert table_of(few).splitlines()[-1] == "299700,299700,74925.0000,74925.0000,1.0000,nan,0.0000,0.0000"
+
+
+def test_a_grid_of_more_tiles_than_can_be_held():
+    with pytest.raises(ConfigError, match=r"10,000,000,000 tiles; 16,777,216 is the most"):
+        grid_of((100_000, 100_000), 0.25, 0.25)
