@@ -104,7 +104,8 @@ def _of_store(store: Store, encoder: str | None) -> list[Missing]:
         where = f"{store.path}: no slide_mpp of {lack} of {len(store)} slides, whose positions are in pixels"
         found.append(Missing("mpp", where, "--mpp NUMBER, or a column mpp of the cohort table"))
     tile = store.provenance["tile_um"] is not None or store.tile_um is not None or store.tile_level0_px is not None
-    if not tile:
+    of_slides = "stacks" not in (store.provenance["extra"].get("tiling") or {})  # frames and slices have no width in um
+    if not tile and of_slides:
         found.append(Missing("tile_um", f"{store.path}: no attribute tile_um", "--tile-um NUMBER"))
     if store.coords_um is None and store.coords_px is None:
         found.append(Missing("positions", f"{store.path}: it holds none", ""))

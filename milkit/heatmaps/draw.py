@@ -91,7 +91,7 @@ def heatmap(
         out: folder of the files; made where it is missing.
         drawing: how it is shown; None for the usual.
         kind, label, seen: see `milkit.heatmaps.scores.slide_scores`.
-        slides: folder of slide files, where `slide` is an id and the store does not know the file.
+        slides: folder of slide files, where `slide` is an id and the store does not know where the file is now.
         mpp: micrometres a pixel of level 0, where the slide does not state it.
         name: of the files, without ending; "" takes the slide's id.
         other_file: go on although the file is not the one that the store has kept.
@@ -109,6 +109,8 @@ def heatmap(
         raise ConfigError(f"There is no kind {kind!r}; expected one of {', '.join(KINDS)}.")
     opened = open_run(Path(run), store=store, cohort=cohort, selection=selection, trust_source=trust_source)
     slide_id, path = slide_named(opened, slide)
+    if path is not None and slides is not None:
+        raise ConfigError(f"--slides is for a slide that is named by its id, and {slide} is a file; leave one out.")
     files = {form: out / _file_name(name, slide_id, FORMATS[form]) for form in drawing.formats}
     _refuse_existing(files.values(), out, force)
     scores = slide_scores(opened, slide_id, kind=kind, label=label, seen=seen, mpp=mpp)

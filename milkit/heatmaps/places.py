@@ -17,6 +17,9 @@ from milkit.errors import DataError
 WHOLE = 0.05
 """How far from whole pixels a size in micrometres may lie that stands for them: what is rounded more is said."""
 
+KINDS = {"frames": "the frames of a folder", "volume": "the slices of a volume"}
+"""What a store's instances may be besides tiles of a slide."""
+
 
 @dataclass(frozen=True, eq=False)
 class Places:
@@ -46,24 +49,31 @@ def places_of(bag: Bag, source: FeatureSource | None, mpp: float | None = None) 
         mpp: micrometres a pixel of level 0, where the features do not say it.
 
     Raises:
-        DataError: positions, the width of a tile or the mpp are not known, or contradict each other.
+        DataError: it is no slide; positions, the width of a tile or the mpp are not known, or contradict each other.
     """
+    store = _store_of(source, bag.id)
+    facts = _slide_facts(store, bag.id)
+    if facts.get("kind"):  # `milkit embed --stacks`
+        raise DataError(
+            f"{bag.id!r} is no slide: its features are of {KINDS.get(facts['kind'], facts['kind'])} "
+            f"({facts.get('slide')}), and heat maps are of slides only. predictions.csv and top_instances.csv of the "
+            "run say what the models made of it."
+        )
     if bag.coords_px is None and bag.coords_um is None:
         raise DataError(
             f"The features of slide {bag.id!r} hold no positions of tiles (coords_px, coords_um), so no heat map can "
             "be laid over it. `milkit pack` or `milkit embed` make stores that hold them."
         )
     mpp = _mpp(bag, mpp)
-    store = _store_of(source, bag.id)
     width, notes = _width(bag, store, mpp)
     if bag.coords_px is not None:
-        return Places(np.asarray(bag.coords_px, np.int64), width, mpp, notes, _slide_facts(store, bag.id))
+        return Places(np.asarray(bag.coords_px, np.int64), width, mpp, notes, facts)
     exact = np.asarray(bag.coords_um, np.float64) / mpp
     xy = np.rint(exact)
     off = float(np.abs(exact - xy).max())
     by = f" and rounded by up to {off:.2f} pixels" if off > WHOLE else ""
     notes = (f"corners were worked out from micrometres{by}", *notes)
-    return Places(xy.astype(np.int64), width, mpp, notes, _slide_facts(store, bag.id))
+    return Places(xy.astype(np.int64), width, mpp, notes, facts)
 
 
 def _mpp(bag: Bag, given: float | None) -> float:

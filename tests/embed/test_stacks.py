@@ -12,6 +12,8 @@ from PIL import Image
 
 from milkit.cli import main
 from milkit.data.store import open_store
+from milkit.errors import DataError
+from milkit.heatmaps.places import places_of
 
 
 @pytest.fixture
@@ -122,3 +124,15 @@ def test_another_window_begins_a_bag_anew(stacks, capsys):
     assert embed("--stacks", folder, "--window", "-100", "155") == 0
     assert "before" not in capsys.readouterr().out
     np.testing.assert_array_equal(open_store("store.h5").read("ct").x, expected["ct"])
+
+
+def test_what_is_no_slide_has_no_width_and_no_heat_map(stacks, capsys):
+    assert embed("--stacks", "stacks", "--window", "-100", "155") == 0
+    store = open_store("store.h5")
+    for name, kind in [("film", "frames of a folder"), ("ct", "slices of a volume")]:
+        for mpp in (None, 0.5):
+            with pytest.raises(DataError, match=f"'{name}' is no slide: .* {kind}"):
+                places_of(store.read(name), store, mpp)
+    capsys.readouterr()
+    assert main(["info", "store.h5"]) == 0
+    assert "--tile-um" not in capsys.readouterr().out

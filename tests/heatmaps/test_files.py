@@ -237,6 +237,13 @@ def test_mistakes_on_the_command_line(home, tmp_path, monkeypatch, capsys, argum
     assert not (tmp_path / "maps").exists()
 
 
+def test_a_folder_of_slides_beside_a_slide_file(home, tmp_path, capsys):
+    slide = str(home / "slides" / "s1.png")
+    assert cli.main(["heatmap", str(home / "run"), slide, "--slides", str(tmp_path), "--out", str(tmp_path / "m")]) == 2
+    assert "--slides is for a slide that is named by its id" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
 def test_drawings_that_cannot_be(home):
     with pytest.raises(ConfigError, match="--format svg"):
         Drawing(("svg",))

@@ -3,6 +3,7 @@
 import gzip
 import struct
 import sys
+import warnings
 
 import nibabel
 import numpy as np
@@ -418,3 +419,14 @@ def test_a_bag_is_found_by_its_name(tmp_path):
     (tmp_path / "other.dcm").write_bytes(b"x")
     with pytest.raises(DataError, match="no volume by its ending"):
         open_stack(tmp_path / "other.dcm")
+
+
+def test_a_damaged_head_of_an_array_is_refused_without_a_warning(tmp_path):
+    path = tmp_path / "v.npy"
+    np.save(path, np.zeros((2, 4, 4), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"'|u1'", b"'\\d1'"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")  # where warnings are errors, they are refused as such
+        with pytest.raises(DataError, match="damaged"):
+            open_stack(path)
+    assert [str(w.message) for w in said] == []

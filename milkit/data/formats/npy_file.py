@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,12 +124,14 @@ def head(file: Any, where: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]
         if int.from_bytes(file.read(2 if version == (1, 0) else 4), "little") > MOST_HEAD:
             raise ValueError("its head is too long")  # NumPy would make room for it first
         file.seek(start)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
+        if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version} is for records with names, which are no features")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of damaged text as if it were a programmer's
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except Exception as error:  # NumPy parses the head as Python, and raises what its parser happens to meet
         text = " ".join(str(error).split())[:160]
         raise DataError(
