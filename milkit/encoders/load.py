@@ -31,9 +31,11 @@ def load_encoder(
         prefix: to be taken off the names of the file's arrays.
 
     Raises:
-        ConfigError: no such encoder, weights missing or not asked for, an extra that is not installed.
+        ConfigError: no such encoder, a negative batch, weights missing or not asked for, an extra not installed.
         DataError: a file that cannot be read or belongs to another network.
     """
+    if batch < 0:
+        raise ConfigError(f"--batch is {batch}; expected a number of tiles, or 0 to leave it to the encoder.")
     if isinstance(encoder, str) and (encoder.endswith(".onnx") or ":" in encoder):
         if weights is not None:
             raise ConfigError(f"Encoder {encoder} brings its own weights; leave {weights} (--weights) out.")

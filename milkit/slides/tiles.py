@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from milkit.data.formats.guard_bytes import regular
 from milkit.errors import DataError
+from milkit.slides.mpp import LARGEST, SMALLEST
 
 VERSION = 1
 COLUMNS = ("x_px", "y_px", "x_um", "y_um", "tissue", "blur", "pen", "fold")
@@ -82,9 +83,39 @@ def read_facts(folder: Path | str, slide_id: str) -> dict[str, Any] | None:
             raise DataError(
                 f"The manifest {path} is of version {facts['milkit_tiles']!r}; this milkit reads {VERSION}."
             )
+        _check_facts(path, facts)
         return facts
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path} is no manifest of tiles; `milkit tile` writes such files.") from None
+
+
+def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Raise where facts that are there cannot be what was written: the file was damaged, or changed by hand."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    def count(value: Any, least: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    fine: dict[str, Callable[[Any], bool]] = {
+        "slide": lambda v: isinstance(v, str),
+        "digest": lambda v: isinstance(v, str),
+        "sha256": lambda v: isinstance(v, str),
+        "settings": lambda v: isinstance(v, dict),
+        "mpp": lambda v: number(v) and SMALLEST <= v <= LARGEST,
+        "tile_um": lambda v: number(v) and 0 < v < 1e6,
+        "tile_px": lambda v: count(v, 1) and v <= 65536,
+        "width_px": lambda v: count(v, 1),
+        "tiles": lambda v: count(v, 0),
+        "size_px": lambda v: isinstance(v, list) and len(v) == 2 and all(count(side, 1) for side in v),
+    }
+    for name, fits in fine.items():
+        if name in facts and not fits(facts[name]):
+            raise DataError(
+                f"The manifest {path} is damaged: its {name} is {str(facts[name])[:60]!r}. Tile the slide again with "
+                "--force."
+            )
 
 
 def read_tiles(folder: Path | str, slide_id: str) -> Tiles:
@@ -118,7 +149,16 @@ def read_tiles(folder: Path | str, slide_id: str) -> Tiles:
         for name in header
         if name.startswith("x") and name.endswith("_px") and name != "x_px"
     }
-    xy_px = np.stack([at["x_px"], at["y_px"]], 1).astype(np.int64)
+    xy_px = np.stack([at["x_px"], at["y_px"]], 1)
+    # (of NaN nothing is true)
+    fine = (xy_px == np.floor(xy_px)) & (xy_px >= 0) & (xy_px < np.array(facts["size_px"], np.float64))
+    if not fine.all():
+        row = int(np.flatnonzero(~fine.all(1))[0])
+        raise DataError(
+            f"{table} has a tile at {xy_px[row].tolist()} (line {row + 2}); expected whole pixels within the slide's "
+            f"{facts['size_px']}. Tile the slide again with --force."
+        )
+    xy_px = xy_px.astype(np.int64)
     tissue, blur, pen, fold = (at[name].astype(np.float32) for name in COLUMNS[4:])
     return Tiles(facts, xy_px, (xy_px * float(facts["mpp"])).astype(np.float32), tissue, blur, pen, fold, context)
 

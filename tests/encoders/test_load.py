@@ -59,6 +59,11 @@ def test_names_that_are_refused(name, weights, said):
         load_encoder(name, weights)
 
 
+def test_a_negative_batch():
+    with pytest.raises(ConfigError, match="--batch is -1"):
+        load_encoder("math:sqrt", batch=-1)
+
+
 def test_files_that_are_refused(tmp_path):
     with pytest.raises(DataError, match="no file"):
         load_encoder("uni", tmp_path / "none.safetensors")

@@ -1,5 +1,6 @@
 """The grid and the manifest: corners that published code gave, shares of polygons, what is written and read back."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -197,3 +198,37 @@ def test_a_slide_of_a_million_tiles(tmp_path):
 def test_a_grid_of_more_tiles_than_can_be_held():
     with pytest.raises(ConfigError, match=r"10,000,000,000 tiles; 16,777,216 is the most"):
         grid_of((100_000, 100_000), 0.25, 0.25)
+
+
+def write_glass(folder):
+    """A manifest `a` of a slide of 400 x 400 pixels."""
+    path = folder / "a.svs"
+    path.touch()
+    slide = FakeSlide(path, glass(40, 40), (400, 400), 1.0)
+    write_tiles(folder, "a", tiles_of(slide, "a", Tiling(tissue=0.0, blur=False))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mpp", "x"), ("mpp", 0), ("mpp", True), ("tile_px", 1e9), ("tile_um", -1), ("width_px", None),
+        ("size_px", [10]), ("size_px", "ab"), ("tiles", "6"), ("slide", 3), ("settings", []),
+    ],
+)  # fmt: skip
+def test_a_manifest_with_facts_of_other_kinds(tmp_path, name, value):
+    write_glass(tmp_path)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(DataError, match=rf"a\.json is damaged: its {name} is .*--force"):
+        read_tiles(tmp_path, "a")
+
+
+@pytest.mark.parametrize("corner", ["-64,0", "0,64000", "nan,0", "1e300,0", "0.5,0"])
+def test_a_table_with_corners_that_cannot_be(tmp_path, corner):
+    write_glass(tmp_path)
+    table, path = tmp_path / "a.csv", tmp_path / "a.json"
+    table.write_text(table.read_text().replace("\n0,0,", f"\n{corner},", 1))
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": digest}))
+    with pytest.raises(DataError, match=r"line 2\); expected whole pixels within"):
+        read_tiles(tmp_path, "a")
