@@ -109,6 +109,8 @@ def page(found: dict[str, Any]) -> str:
         "folds (corrected resampled t, Holm over all cells, .05).",
         "- *digits*: AUROC on MNIST bags (200 to train), flattened pixels, mean of three initialisations.",
         "- *places*: the model needs coordinates, which these bags do not have.",
+        "- *diverged*: a loss was not finite under this recipe. ILRA has no layer norm by default, and its validation "
+        "losses reach millions after the first epoch on Fox.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
@@ -128,6 +130,8 @@ def _cell(column: str, name: str, cells: dict[str, Any], against: dict[str, Any]
     if cell is None:
         return ""
     if "error" in cell:
+        if cell["error"].startswith("NonFiniteError"):
+            return "diverged"
         return "places" if "coords_um" in cell["error"] or "places" in cell["error"] else "error"
     if column == "contracts":
         return "pass" if cell["passes"] else "**breaks**"

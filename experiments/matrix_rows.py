@@ -54,6 +54,8 @@ OWN: dict[str, dict[str, Any]] = {
     "ProbSmoothABMIL": {"encoder": (WIDE,), "draws": 100},
     "PSDeVCEM": {"head": WIDE},
     "BagOfWords": {"words": WIDE},
+    "TopTiles": {"encoder": (WIDE,)},
+    "SpatialSparse": {"encoder": (WIDE,), "selector": WIDE},
 }
 """Fields of single models."""
 ABSENT = {"PatchCNN": "reads pictures; experiments/ilse2018_pixels.py has its rows"}
