@@ -1,5 +1,6 @@
 """Which slides of a cohort can be embedded: rows of its table, manifests of their tiles, and their files."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from milkit.data.targets import is_missing
 from milkit.embed.slides import TiledSlide
 from milkit.embed.source import Listed
 from milkit.errors import ConfigError, DataError
+from milkit.slides.tile_slides import SUFFIXES, slide_id_of
 
 SAME_MPP = 0.01
 """Relative difference from which two mpp are not one."""
@@ -66,8 +68,9 @@ def choose(cohort: CohortTable | Sequence[str], tiles: Path, slides: Path | None
     there = {p.name[: -len(".json")] for p in tiles.glob("*.json")}
     same = without_extensions(rows, sorted(there))
     ids = [same.get(name, name) for name in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+    plain = Counter(name if name in there else _without_suffix(name) for name in ids)  # `a` and `a.svs` are one slide
+    twice = next((name for name, count in plain.items() if count > 1), None)
+    if twice is not None:
         raise DataError(f"The slide {twice!r} is listed twice; name it once.")
     given = _mpps(cohort) if isinstance(cohort, CohortTable) else {}
     paths = _paths(cohort) if isinstance(cohort, CohortTable) else {}
@@ -91,6 +94,11 @@ def choose(cohort: CohortTable | Sequence[str], tiles: Path, slides: Path | None
             f"{f' ({others})' if others and not set(ids) & there else ''}."
         )
     return Chosen(tuple(ids), tuple(found), failed, _tiling(found))
+
+
+def _without_suffix(name: str) -> str:
+    path = Path(name)
+    return slide_id_of(path) if path.suffix.lower() in SUFFIXES else name
 
 
 def _located(slide: TiledSlide, folder: Path | None, path: Path | None) -> TiledSlide:

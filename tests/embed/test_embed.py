@@ -176,6 +176,13 @@ def test_a_slide_listed_twice(cohort, capsys):
     assert "line 4: slide 'a'" in capsys.readouterr().err
 
 
+def test_a_slide_listed_with_and_without_its_ending(cohort, capsys):
+    cohort.table.write_text("slide_id\na\na.png\n")
+    assert cohort.embed() == 2
+    assert "The slide 'a' is listed twice" in capsys.readouterr().err
+    assert not cohort.out.exists()
+
+
 def test_tiles_of_two_widths_are_refused(cohort, capsys):
     main(["tile", str(cohort.folder / "a.png"), "--out", str(cohort.tiles), "--mpp", "2", "--tile-um", "40",
           "--tile-px", "8", "--force", "--no-page"])  # fmt: skip
