@@ -10,7 +10,7 @@ images of .62 and slides of .25 to .5 um a pixel see the same encoder. It writes
     runs/quickstart                 the study: predictions, report
     runs/quickstart/heatmaps        attention over two test images and over the two slides
 
-docs/slides_quickstart.md walks through it. The data are found by $MILKIT_DATA.
+docs/slides.md walks through it. The data are found by $MILKIT_DATA.
 
 What it shows is that the way from pixels to maps holds, not a result: the images are crops of few patients, and the two
 slides are of other organs, where a model of colon glands has nothing to say.
