@@ -245,8 +245,8 @@ class IIBMILModule(nnx.Module):
         asking = jnp.broadcast_to(self.asking[...].astype(h.dtype), (len(h), *self.asking.shape))
         if self.bag_norm is not None:
             tokens, there = jnp.concatenate([asking, h], 1), jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-            for layer in self.decoder:
-                tokens = layer(tokens, there)
+            for i, layer in enumerate(self.decoder):  # only the first token is read in the end
+                tokens = layer(tokens, there, first_only=i == len(self.decoder) - 1)
             return self.bag_norm(tokens)[:, 0], None
         attention = None
         for layer in self.decoder:

@@ -129,9 +129,13 @@ class LibraryLayer(nnx.Module):
         self.mlp_norm = layer_norm(width, rngs) if mlp else None
         self.mlp = FeedForward(width, 4 * width, rngs=rngs, activation="gelu", dropout=0.0) if mlp else None
 
-    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b n e"]:
-        """Tokens that have heard of each other."""
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], *, first_only: bool = False
+    ) -> Float[Array, "b m e"]:
+        """Tokens that have heard of each other; with `first_only` the first one alone, at a cost linear in them."""
         q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in jnp.split(self.qkv(self.norm(x)), 3, -1))
+        if first_only:
+            q, x = q[:, :1], x[:, :1]
         found = attend(q, k, v, mask).value
         y = found.reshape(*found.shape[:2], -1).astype(x.dtype) + (x if self.skip is None else self.skip(x))
         return y if self.mlp is None or self.mlp_norm is None else y + self.mlp(self.mlp_norm(y))
