@@ -18,7 +18,7 @@ Deviations:
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,7 @@ class Attend(nnx.Module):
     ) -> tuple[Float[Array, "b m e"], Float[Array, "b h m n"]]:
         """What the queries find among the keys, and their weights."""
         q = self.query(query)
-        found, weight = self._attention(q, self.key(keys), self.value(keys), mask)
+        found, weight = self._attention(q, keys, mask)
         o = q + found
         o = self.norms[0](o) if self.norms else o
         o = o + jax.nn.relu(self.hidden(o))
@@ -130,20 +130,29 @@ class Attend(nnx.Module):
         return (o if self.gate is None else o * jax.nn.silu(self.gate(query))), weight
 
     def _attention(
-        self, q: Float[Array, "b m e"], k: Float[Array, "b n e"], v: Float[Array, "b n e"], mask: Bool[Array, "b n"]
+        self, q: Float[Array, "b m e"], keys: Float[Array, "b n k"], mask: Bool[Array, "b n"]
     ) -> tuple[Float[Array, "b m e"], Float[Array, "b h m n"]]:
         assert self.inner.bias is not None
         kernels, biases = jnp.split(self.inner.kernel[...], 3, 1), jnp.split(self.inner.bias[...], 3)
         # the key's bias would be taken away by the softmax
-        q, k, v = (
-            jnp.reshape(tall_dot(a, kernel) + (0 if i == 1 else bias), (*a.shape[:2], self.heads, -1))
-            for i, (a, kernel, bias) in enumerate(zip((q, k, v), kernels, biases, strict=True))
-        )
+        parts = (tall_dot(q, kernels[0]) + biases[0], _twice(self.key, kernels[1], 0, keys),
+                 _twice(self.value, kernels[2], biases[2], keys))  # fmt: skip
+        q, k, v = (jnp.reshape(a, (*a.shape[:2], self.heads, -1)) for a in parts)
         wide = jnp.promote_types(q.dtype, jnp.float32)
         energy = jnp.einsum("bmhc,bnhc->bhmn", q, k, preferred_element_type=wide) / math.sqrt(q.shape[-1])
         weight = jax.nn.softmax(energy, where=mask[:, None, None])
         found = jnp.einsum("bhmn,bnhc->bmhc", weight.astype(v.dtype), v)
         return self.out(found.reshape(*found.shape[:2], -1)), weight
+
+
+def _twice(
+    layer: nnx.Linear, kernel: Float[Array, "e e"], bias: Any, x: Float[Array, "b n k"]
+) -> Float[Array, "b n e"]:
+    """A second linear map of what a layer gives; of many instances the two are multiplied first, which is less work."""
+    if x.shape[1] <= layer.in_features:
+        return tall_dot(layer(x), kernel) + bias
+    both = layer.kernel[...] @ kernel
+    return tall_dot(x, both.astype(x.dtype)) + (bias if layer.bias is None else layer.bias[...] @ kernel + bias)
 
 
 def _start(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
