@@ -65,8 +65,7 @@ class SlideCohort:
                 "SlideCohort wants cohort=Cohort(TABLE, STORE), whose features are one store to make; found "
                 f"{self.cohort!r}."
             )
-        given = self.mpp if isinstance(self.mpp, tuple) else (("*", self.mpp),)
-        for pair in given:
+        for pair in self._given_mpp:
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and pair[1] > 0):
                 raise ConfigError(f'mpp has {pair!r}; expected micrometres a pixel, or pairs such as ("tcga-*", 0.25).')
 
@@ -88,6 +87,11 @@ class SlideCohort:
 
         rule = TissueRule(saturation=self.saturation)
         return Tiling(self.tile_um, self.tile_px, self.overlap_um, self.tissue, rule=rule)
+
+    @property
+    def _given_mpp(self) -> tuple[tuple[str, float], ...]:
+        """Pattern of names, and their mpp."""
+        return self.mpp if isinstance(self.mpp, tuple) else (("*", self.mpp),)
 
     def load(self, task: Task, unit: Unit = "patient") -> Study:
         """Tile and embed what is not there yet, and make the study of a task.
@@ -140,8 +144,9 @@ class SlideCohort:
         slides = dict(found.files) | {name: path for name, path in every.items() if name in named}
         if not slides:
             raise DataError(f"No slide of {table.file} is in {', '.join(map(str, paths))}.")
-        given = self.mpp if isinstance(self.mpp, tuple) else (("*", self.mpp),)
-        fits = {name: next((m for pattern, m in given if fnmatchcase(name, pattern)), None) for name in slides}
+        fits = {
+            name: next((m for pattern, m in self._given_mpp if fnmatchcase(name, pattern)), None) for name in slides
+        }
         return slides, {**found.mpp, **{name: mpp for name, mpp in fits.items() if mpp is not None}}
 
     def _left_out(self, slide_id: str, reason: str, say: Say) -> None:

@@ -47,16 +47,21 @@ class MLP(nnx.Module):
     def joined(
         self, parts: Sequence[Float[Array, "*shape _"]], *, deterministic: bool = True, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*shape e"]:
-        """Encode arrays as if they stood side by side, which costs a copy of all and another for the gradient."""
+        """Encode arrays as if they stood side by side, without the copies that putting them so would cost."""
         if not self.layers:
             return jnp.concatenate(parts, -1)
         first, *others = self.layers
         x = beside_dot(first, parts) if len(parts) > 1 else first(parts[0])
-        for layer in [None, *others]:
-            x = jax.nn.relu(x if layer is None else layer(x))
-            if self.dropout is not None:
-                x = self.dropout(x, deterministic=deterministic, rngs=rngs)
+        x = self._activated(x, deterministic, rngs)
+        for layer in others:
+            x = self._activated(layer(x), deterministic, rngs)
         return x
+
+    def _activated(
+        self, x: Float[Array, "*shape e"], deterministic: bool, rngs: nnx.Rngs | None
+    ) -> Float[Array, "*shape e"]:
+        x = jax.nn.relu(x)
+        return x if self.dropout is None else self.dropout(x, deterministic=deterministic, rngs=rngs)
 
 
 def beside_dot(layer: nnx.Linear, parts: Sequence[Float[Array, "*shape _"]]) -> Float[Array, "*shape e"]:
