@@ -12,7 +12,8 @@ a program is compiled for a few of them; compilation is not timed.
 
 The process is pinned to one core and both have one thread. They take turns, and medians of the *processor time* of the
 turns are compared, so that other work on the machine is not counted but for what it takes of caches and memory
-bandwidth (`load_before` tells of it). The last line is a JSON list of rows.
+bandwidth (`load` tells of it). Freed memory is kept for either, as milkit's commands do (`milkit.freed_memory`). The
+last line is a JSON list of rows.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from flax import nnx
 from benchmarks.machine import machine
 from benchmarks.zoo_cases import CASES, FEATURES, LONG, OURS, Case
 from milkit.data.batches import ladder, rung_of
+from milkit.freed_memory import keep_freed_memory
 from milkit.types import Bags, Batch
 
 SIZES = (1_000, LONG)
@@ -218,6 +220,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="MODEL")
     options = parser.parse_args()
+    keep_freed_memory()
     on, turns = machine(), 3 if options.quick else options.turns
     if hasattr(os, "sched_setaffinity"):  # before JAX counts the cores
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])

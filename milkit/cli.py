@@ -6,6 +6,7 @@ import os
 import sys
 
 from milkit.errors import MilkitError
+from milkit.freed_memory import keep_freed_memory
 
 COMMANDS = {
     "demo": "a real cross-validated study on packaged data (MUSK1), no argument needed",
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"did you mean `milkit {close[0]}`?" if close else "`milkit --help` lists the commands."
         print(f"milkit: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
+    keep_freed_memory()
     try:
         return importlib.import_module(f"milkit.commands.{name.replace('-', '_')}").main(rest)
     except MilkitError as error:

@@ -254,12 +254,12 @@ class SmLayer(nnx.Module):
         def drop(h: Float[Array, "b n w"]) -> Float[Array, "b n w"]:
             return h if self.dropout is None else self.dropout(h, deterministic=deterministic, rngs=rngs)
 
-        parts = jnp.split(self.qkv(self.norm(x)), 3, -1)
+        parts = jnp.split(self.norm.then(self.qkv, x), 3, -1)
         query, key, value = (a.reshape(*a.shape[:2], self.heads, -1) for a in parts)
         found = attend(query, key, value, mask).value.reshape(*x.shape[:2], -1)
         y = x if self.inward is None else self.inward(x)
         y = y + self.sm(found, mask, edges).astype(x.dtype)
         if self.mlp_norm is not None:
             first, second = self.mlp
-            y = y + drop(second(drop(gelu(first(self.mlp_norm(y))))))
+            y = y + drop(second(drop(gelu(self.mlp_norm.then(first, y)))))
         return y if self.outward is None else self.outward(y)

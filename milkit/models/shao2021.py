@@ -121,7 +121,7 @@ class Layer(nnx.Module):
         self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool, rngs: nnx.Rngs | None
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l k"]]:
         """Tokens, and weights of the first one."""
-        y, first = self.attention(self.norm(x), mask, deterministic=deterministic, rngs=rngs)
+        y, first = self.attention(x, mask, norm=self.norm, deterministic=deterministic, rngs=rngs)
         return jnp.where(mask[..., None], x + y, 0), first
 
 

@@ -9,6 +9,8 @@ Everything is linear in the number of instances in memory; finding the neighbour
 `milkit.data.neighbours` on the host does not.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -19,6 +21,8 @@ from milkit.types import Bags
 
 AT_ONCE = 1 << 22
 """Distances or products that are held at a time (16 MiB): the instances are gone through in blocks."""
+UNROLLED = 16
+"""Neighbours up to which a sum over them is one expression."""
 TENTH_UM = 10.0
 """Distances that are equal to a tenth of a micrometre tie: positions carry the dust of float32."""
 
@@ -114,15 +118,46 @@ def neighbour_sum(
     One neighbour of all instances at a time, so that no [b, n, j, e] is held, nor kept for the gradient.
     """
     amount = exists.astype(h.dtype) if weight is None else jnp.where(exists, weight, 0).astype(h.dtype)
-    wide = jnp.promote_types(h.dtype, jnp.float32)
+    return _summed(h, jnp.maximum(index, 0), amount)
 
-    def add(total: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+
+@jax.custom_vjp
+def _summed(
+    h: Float[Array, "b n e"], index: Int[Array, "b n j"], amount: Float[Array, "b n j"]
+) -> Float[Array, "b n e"]:
+    def term(where: Int[Array, "b n"], much: Float[Array, "b n"]) -> Float[Array, "b n e"]:
+        return (jnp.take_along_axis(h, where[..., None], 1) * much[..., None]).astype(wide)
+
+    wide = jnp.promote_types(h.dtype, jnp.float32)
+    total = jnp.zeros(h.shape, wide)
+    if index.shape[2] <= UNROLLED:  # one pass over the result, where a loop reads and writes it for each neighbour
+        for j in range(index.shape[2]):
+            total = total + term(index[..., j], amount[..., j])
+        return total.astype(h.dtype)
+    columns = (jnp.moveaxis(index, 2, 0), jnp.moveaxis(amount, 2, 0))
+    return jax.lax.scan(lambda total, column: (total + term(*column), None), total, columns)[0].astype(h.dtype)
+
+
+def _summed_forward(h: Array, index: Array, amount: Array) -> tuple[Array, Any]:
+    return _summed(h, index, amount), (h, index, amount)
+
+
+def _summed_backward(kept: Any, g: Array) -> tuple[Array, None, Array]:
+    h, index, amount = kept
+
+    def back(total: Array, column: tuple[Array, Array]) -> tuple[Array, Array]:
         where, much = column
-        term = jnp.take_along_axis(h, jnp.maximum(where, 0)[..., None], 1) * much[..., None]
-        return total + term.astype(wide), None
+        said = (g * much[..., None]).astype(total.dtype)
+        total = jax.vmap(lambda t, i, v: t.at[i].add(v))(total, where, said)
+        return total, (jnp.take_along_axis(h, where[..., None], 1) * g).sum(-1)
 
     columns = (jnp.moveaxis(index, 2, 0), jnp.moveaxis(amount, 2, 0))
-    return jax.lax.scan(add, jnp.zeros(h.shape, wide), columns)[0].astype(h.dtype)
+    start = jnp.zeros(h.shape, jnp.promote_types(h.dtype, jnp.float32))
+    of_h, of_amount = jax.lax.scan(back, start, columns)
+    return of_h.astype(h.dtype), None, jnp.moveaxis(of_amount, 0, 2).astype(amount.dtype)
+
+
+_summed.defvjp(_summed_forward, _summed_backward)
 
 
 def neighbour_mean(

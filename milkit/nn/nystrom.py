@@ -36,6 +36,7 @@ from jaxtyping import Array, Bool, Float, Int
 from milkit.nn.depthwise import depthwise
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.initialisers import Init, linear
+from milkit.nn.layer_norm import LayerNorm
 from milkit.nn.products import tall_dot
 
 Compat = Literal["correct", "authors", "authors_masked"]
@@ -43,6 +44,9 @@ AT_ONCE = 16_384
 """Tokens of a chunk, over all bags: with 8 heads and 256 landmarks 128 MiB a softmax in float32."""
 _NONE = -1e30
 """The peak of a softmax that has seen nothing: finite, so that differences of two such are numbers."""
+
+Tokens = Array | tuple[Array, Array, Array]
+"""Tokens [b, c, d], or their queries, keys and values [b, c, f], heads side by side."""
 
 
 class Segments(NamedTuple):
@@ -93,6 +97,11 @@ def _sums(x: Float[Array, "b n d"], of: Int[Array, "b n"], landmarks: int) -> Fl
     return total
 
 
+def _means(x: Float[Array, "b n d"], cut: Segments) -> Float[Array, "b m d"]:
+    total = _sums(x.astype(_wide(x)), cut.of, cut.used.shape[1])
+    return (total / cut.divisor[..., None]).astype(x.dtype)
+
+
 def pseudo_inverse(a: Float[Array, "b h m m"], iterations: int, *, of_batch: bool = False) -> Float[Array, "b h m m"]:
     """The iteration z <- z (13 - az (15 - az (7 - az))) / 4 from a' / (|a|_1 |a|_inf); zero rows and columns stay so.
 
@@ -114,11 +123,10 @@ def pseudo_inverse(a: Float[Array, "b h m m"], iterations: int, *, of_batch: boo
         # errors grow over the iterations: not in tensor-float32
         return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
-    def improve(z: Array, _: None) -> tuple[Array, None]:
+    for _ in range(iterations):  # not a scan, which copies what the gradient needs into arrays of all iterations
         az = times(a, z)
-        return 0.25 * times(z, 13 * one - times(az, 15 * one - times(az, 7 * one - az))), None
-
-    return jax.lax.scan(improve, z, None, iterations)[0]
+        z = 0.25 * times(z, 13 * one - times(az, 15 * one - times(az, 7 * one - az)))
+    return z
 
 
 class NystromAttention(nnx.Module):
@@ -155,9 +163,9 @@ class NystromAttention(nnx.Module):
     ):
         self.heads, self.landmarks, self.iterations, self.compat = heads, landmarks, iterations, compat
         self.kernel, self.at_once, self.scale = kernel, at_once, head_width**-0.5
-        inner = heads * head_width
-        self.qkv = linear(features, 3 * inner, rngs=rngs, init=init, use_bias=False)
-        self.out = linear(inner, features, rngs=rngs, init=init) if project else None
+        self.inner = heads * head_width
+        self.qkv = linear(features, 3 * self.inner, rngs=rngs, init=init, use_bias=False)
+        self.out = linear(self.inner, features, rngs=rngs, init=init) if project else None
         self.dropout = dropout_or_none(dropout)
         if kernel:
             bound = kernel**-0.5  # PyTorch's convolution of one channel
@@ -169,41 +177,64 @@ class NystromAttention(nnx.Module):
         x: Float[Array, "b n d"],
         mask: Bool[Array, "b n"],
         *,
+        norm: LayerNorm | None = None,
         deterministic: bool = True,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b n k"]]:
         """What each token gathers, and how much of each token the first one does, head by head.
 
+        With `norm` tokens are normalised first.
+
         These weights are an approximation's: they sum to 1 only nearly, and some may be below 0. Padding gives
         finite values that mean nothing, and weights of 0.
         """
-        x = jnp.where(mask[..., None], x, 0)
         cut = segments_of(mask, self.landmarks, self.compat)
+        tokens: Tokens = x if norm is None else norm(x)
+        if self._chunks(mask) == 1:
+            tokens = self._projected(x, norm)
+        tokens = jax.tree.map(lambda a: jnp.where(mask[..., None], a, 0), tokens)
         # the projection is linear, so that the landmarks of queries and keys are those of the tokens, projected
-        means = _sums(x.astype(_wide(x)), cut.of, self.landmarks) / cut.divisor[..., None]
-        queries, keys = self._queries(means.astype(x.dtype)), self._part(means.astype(x.dtype), 1)
+        means = jax.tree.map(
+            lambda a: (_sums(a.astype(_wide(a)), cut.of, self.landmarks) / cut.divisor[..., None]).astype(a.dtype),
+            tokens,
+        )
+        queries, keys = self._queries(means), self._part(means, 1)
         inverse = pseudo_inverse(
             self._softmax(queries, keys, cut.used), self.iterations, of_batch=self.compat != "correct"
         )
-        gathered, log_total = self._gather(x, mask, queries, cut)
-        y = self._spread(x, mask, keys, inverse @ gathered, cut.used)
+        gathered, log_total = self._gather(tokens, mask, queries, cut)
+        y = self._spread(tokens, mask, keys, inverse @ gathered, cut.used)
         if self.out is not None:
             y = self.out(y.astype(x.dtype))
         if self.dropout is not None:
             y = self.dropout(y, deterministic=deterministic, rngs=rngs)
-        first = self._softmax(self._queries(x[:, :1]), keys, cut.used, mask[:, :1])
-        return y.astype(x.dtype), self._weights(x, mask, queries, first @ inverse, log_total, cut)
+        first = self._softmax(self._queries(jax.tree.map(lambda a: a[:, :1], tokens)), keys, cut.used, mask[:, :1])
+        return y.astype(x.dtype), self._weights(tokens, mask, queries, first @ inverse, log_total, cut)
 
     def values(self, x: Float[Array, "b n d"]) -> Float[Array, "b n f"]:
         """The values of each token, heads side by side, before anything is gathered."""
         return _joined(self._part(x, 2))
 
-    def _part(self, x: Float[Array, "b c d"], i: int) -> Float[Array, "b h c e"]:
-        """Queries (0), keys (1) or values (2) of each head, in float32 at least."""
-        kernel = jnp.split(self.qkv.kernel[...], 3, 1)[i]
-        return tall_dot(x, kernel).astype(_wide(x)).reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
+    def _projected(self, x: Float[Array, "b n d"], norm: LayerNorm | None) -> tuple[Array, Array, Array]:
+        """Queries, keys and values of all tokens, heads side by side: where one chunk holds them, this is done once.
 
-    def _queries(self, x: Float[Array, "b c d"]) -> Float[Array, "b h c e"]:
+        By three products: gradients of a single one are put together from thirds that are filled up with zeros.
+        """
+        if norm is None:
+            q, k, v = (tall_dot(x, kernel) for kernel in jnp.split(self.qkv.kernel[...], 3, 1))
+            return q, k, v
+        kernels, shifts = norm.into(self.qkv)
+        plain = norm.plain(x).astype(x.dtype)
+        each = zip(jnp.split(kernels, 3, 1), jnp.split(shifts, 3), strict=True)
+        q, k, v = (tall_dot(plain, kernel) + shift for kernel, shift in each)
+        return q, k, v
+
+    def _part(self, x: Tokens, i: int) -> Float[Array, "b h c e"]:
+        """Queries (0), keys (1) or values (2) of each head, in float32 at least."""
+        part = x[i] if isinstance(x, tuple) else tall_dot(x, jnp.split(self.qkv.kernel[...], 3, 1)[i])
+        return part.astype(_wide(part)).reshape(*part.shape[:2], self.heads, -1).swapaxes(1, 2)
+
+    def _queries(self, x: Tokens) -> Float[Array, "b h c e"]:
         return self._part(x, 0) * self.scale
 
     def _softmax(
@@ -215,7 +246,10 @@ class NystromAttention(nnx.Module):
     ) -> Float[Array, "b h c m"]:
         """Attention of queries to the landmarks in use. A query that is none (`rows`) has zeros, or is uniform."""
         rows = used if rows is None else rows
-        weights = jax.nn.softmax(queries @ keys.swapaxes(-1, -2), -1, where=used[:, None, None])
+        scores = queries @ keys.swapaxes(-1, -2)
+        # of a matrix: of [b, h, c, m] XLA on a CPU takes eight times as long for the sums of the gradient
+        each = jnp.broadcast_to(used[:, None, None], scores.shape).reshape(-1, self.landmarks)
+        weights = jax.nn.softmax(scores.reshape(-1, self.landmarks), -1, where=each).reshape(scores.shape)
         return jnp.where(rows[:, None, :, None], weights, self._of_nothing / self.landmarks)
 
     @property
@@ -224,7 +258,11 @@ class NystromAttention(nnx.Module):
         return 1.0 if self.compat == "authors_masked" else 0.0
 
     def _gather(
-        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], queries: Float[Array, "b h m e"], cut: Segments
+        self,
+        x: Tokens,
+        mask: Bool[Array, "b n"],
+        queries: Float[Array, "b h m e"],
+        cut: Segments,
     ) -> tuple[Float[Array, "b h m e"], Float[Array, "b h m"]]:
         """What each landmark gathers from all tokens, and the logarithm of its softmax's denominator."""
 
@@ -243,13 +281,13 @@ class NystromAttention(nnx.Module):
         total = jnp.where(total > 0, total, 1)
         values = values / total[..., None]
         if self.compat == "authors_masked":
-            everywhere = self._part(x.sum(1, keepdims=True), 2) / cut.length
+            everywhere = self._part(jax.tree.map(lambda a: a.sum(1, keepdims=True), x), 2) / cut.length
             values = jnp.where(cut.used[:, None, :, None], values, everywhere)
         return values, peak + jnp.log(total)
 
     def _spread(
         self,
-        x: Float[Array, "b n d"],
+        x: Tokens,
         mask: Bool[Array, "b n"],
         keys: Float[Array, "b h m e"],
         held: Float[Array, "b h m e"],
@@ -260,19 +298,19 @@ class NystromAttention(nnx.Module):
 
         def take(_: Any, chunk: Any) -> tuple[None, Array]:
             around, mask = chunk
-            q = self._queries(around[:, half : half + mask.shape[1]])
+            q = self._queries(jax.tree.map(lambda a: a[:, half : half + mask.shape[1]], around))
             y = _joined(self._softmax(q, keys, used, mask) @ held)
             if self.kernel:
                 v = self._part(around, 2)
                 taps = jnp.repeat(self.residual[...].astype(v.dtype), v.shape[-1], 1)
                 y = y + depthwise(_joined(v)[:, None], taps[None, :, None], 1, (0, 0))[:, 0]
-            return None, y.astype(x.dtype)
+            return None, y.astype(jax.tree.leaves(x)[0].dtype)
 
         return self._scan(take, None, (x, mask), half)[1]
 
     def _weights(
         self,
-        x: Float[Array, "b n d"],
+        x: Tokens,
         mask: Bool[Array, "b n"],
         queries: Float[Array, "b h m e"],
         first: Float[Array, "b h 1 m"],
@@ -291,14 +329,18 @@ class NystromAttention(nnx.Module):
 
         return self._scan(weigh, None, (x, mask))[1]
 
+    def _chunks(self, mask: Bool[Array, "b n"]) -> int:
+        """How many chunks of tokens are gone through."""
+        b, n = mask.shape
+        return -(-n // max(-(-self.at_once // b), 2 * (self.kernel // 2), 1))
+
     def _scan(self, step: Callable[[Any, Any], tuple[Any, Any]], start: Any, of: Any, halo: int = 0) -> tuple[Any, Any]:
         """`step` over chunks of tokens (x with `halo` more on either side, mask); what it gives, joined."""
         x, mask = of
         b, n = mask.shape
-        size = max(-(-self.at_once // b), 2 * halo, 1)
-        chunks = -(-n // size)
+        chunks = self._chunks(mask)
         if chunks == 1:
-            return step(start, (jnp.pad(x, ((0, 0), (halo, halo), (0, 0))), mask))
+            return step(start, (jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (halo, halo), (0, 0))), x), mask))
         size = max(-(-n // chunks), 2 * halo)
         more = chunks * size - n
         mask = jnp.pad(mask, ((0, 0), (0, more))).reshape(b, chunks, size).swapaxes(0, 1)

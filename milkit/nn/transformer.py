@@ -15,7 +15,7 @@ from milkit.nn.blockwise import Bias, attend, weights_of
 from milkit.nn.dropout import dropout_or_none
 from milkit.nn.gelu import gelu
 from milkit.nn.initialisers import linear
-from milkit.nn.layer_norm import layer_norm
+from milkit.nn.layer_norm import LayerNorm, layer_norm
 from milkit.nn.products import tall_dot
 
 Activation = Literal["gelu", "relu"]
@@ -56,32 +56,40 @@ class SelfAttention(nnx.Module):
         mask: Bool[Array, "b n"],
         bias: Bias | None = None,
         *,
+        norm: LayerNorm | None = None,
         first_only: bool = False,
         deterministic: bool = True,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "b m d"], Float[Array, "b n h"] | None]:
-        """What each token gathers; with `first_only` the first one alone, and what it took from each in each head."""
+        """What each token gathers; with `first_only` the first one alone, and what it took from each in each head.
+
+        With `norm` tokens are normalised first.
+        """
+        kernel, shift = self.qkv.kernel[...], None if self.qkv.bias is None else self.qkv.bias[...]
+        if norm is not None:
+            x, (kernel, shift) = norm.plain(x).astype(x.dtype), norm.into(self.qkv)
+
+        def part(x: Float[Array, "b c d"], a: int, z: int) -> Float[Array, "b c k h e"]:
+            """Queries (0), keys (1), values (2), from `a` up to `z`."""
+            ends = slice(a * kernel.shape[1] // 3, z * kernel.shape[1] // 3)
+            y = tall_dot(x, kernel[:, ends])
+            y = y if shift is None else y + shift[ends]
+            return y.reshape(*x.shape[:2], z - a, self.heads, -1)
+
         asking = x
         if first_only:
             asking = x[:, :1]
             rows = None if bias is None else jax.tree.map(lambda a: a[:, :1], bias.rows)
             bias = None if bias is None else bias._replace(rows=rows)
-            q, k, v = self._part(asking, 0), self._part(x, 1), self._part(x, 2)
+            q, k, v = (part(tokens, i, i + 1)[:, :, 0] for i, tokens in enumerate((asking, x, x)))
         else:  # one product, and one for each of its gradients
-            q, k, v = (a.reshape(*x.shape[:2], self.heads, -1) for a in jnp.split(self.qkv(x), 3, 2))
+            q, k, v = (a[:, :, 0] for a in jnp.split(part(x, 0, 3), 3, 2))
         found = attend(q, k, v, mask, bias, self.at_once)
         y = found.value.reshape(asking.shape).astype(x.dtype)
         y = y if self.out is None else self.out(y)
         if self.dropout is not None:
             y = self.dropout(y, deterministic=deterministic, rngs=rngs)
         return y, weights_of(q, k, found.log_total, mask, bias, self.at_once) if first_only else None
-
-    def _part(self, x: Float[Array, "b m d"], i: int) -> Float[Array, "b m h e"]:
-        """Queries (0), keys (1) or values (2)."""
-        part = tall_dot(x, jnp.split(self.qkv.kernel[...], 3, 1)[i])
-        if self.qkv.bias is not None:
-            part = part + jnp.split(self.qkv.bias[...], 3)[i]
-        return part.reshape(*x.shape[:2], self.heads, -1)
 
 
 class FeedForward(nnx.Module):
@@ -92,11 +100,16 @@ class FeedForward(nnx.Module):
         self.activation, self.dropout = activation, dropout_or_none(dropout)
 
     def __call__(
-        self, x: Float[Array, "b n d"], *, deterministic: bool = True, rngs: nnx.Rngs | None = None
+        self,
+        x: Float[Array, "b n d"],
+        *,
+        norm: LayerNorm | None = None,
+        deterministic: bool = True,
+        rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "b n d"]:
-        """Each token by itself."""
+        """Each token by itself; with `norm` it is normalised first."""
         relu = self.activation == "relu"
-        h = self.first(x)
+        h = self.first(x) if norm is None else norm.then(self.first, x)
         h = self._drop(jax.nn.relu(h) if relu else gelu(h), deterministic, rngs)
         h = self.second(h)
         return self._drop(jax.nn.relu(h) if relu else h, deterministic, rngs)
@@ -146,9 +159,9 @@ class TransformerLayer(nnx.Module):
     ) -> tuple[Float[Array, "b m d"], Float[Array, "b n h"] | None]:
         """Tokens; with `first_only` the first one alone, and its weights, at a cost linear in the tokens."""
         y, weights = self.attention(
-            self.norm(x), mask, bias, first_only=first_only, deterministic=deterministic, rngs=rngs
+            x, mask, bias, norm=self.norm, first_only=first_only, deterministic=deterministic, rngs=rngs
         )
         x = (x[:, :1] if first_only else x) + y
         if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self.mlp(self.mlp_norm(x), deterministic=deterministic, rngs=rngs)
+            x = x + self.mlp(x, norm=self.mlp_norm, deterministic=deterministic, rngs=rngs)
         return x, weights
