@@ -12,11 +12,14 @@ MOST = 1 << 28
 """Bytes: larger pieces go back at once."""
 TOTAL = 1 << 30
 """Bytes that stay at most."""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # numbers of glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory. Only glibc has such a setting.
+    """Let this process keep freed memory. Only glibc has such settings.
+
+    All threads share one heap then: one that a thread has for itself goes back as soon as it is empty. To be called
+    before threads have begun.
 
     Returns:
         Whether it took effect.
@@ -26,4 +29,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, MOST)) and bool(mallopt(_TRIM_THRESHOLD, TOTAL))
+    settings = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, MOST), (_TRIM_THRESHOLD, TOTAL))
+    return all(mallopt(name, value) for name, value in settings)

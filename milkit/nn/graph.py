@@ -21,8 +21,8 @@ from milkit.types import Bags
 
 AT_ONCE = 1 << 22
 """Distances or products that are held at a time (16 MiB): the instances are gone through in blocks."""
-UNROLLED = 16
-"""Neighbours up to which a sum over them is one expression."""
+TOGETHER = 8
+"""Neighbours that are added in one pass, at most."""
 TENTH_UM = 10.0
 """Distances that are equal to a tenth of a micrometre tie: positions carry the dust of float32."""
 
@@ -115,7 +115,7 @@ def neighbour_sum(
 ) -> Float[Array, "b n e"]:
     """Sum, or weighted sum, over the neighbours: the product of the adjacency matrix and h. 0 where there are none.
 
-    One neighbour of all instances at a time, so that no [b, n, j, e] is held, nor kept for the gradient.
+    A few neighbours of all instances at a time, so that no [b, n, j, e] is held, nor kept for the gradient.
     """
     amount = exists.astype(h.dtype) if weight is None else jnp.where(exists, weight, 0).astype(h.dtype)
     return _summed(h, jnp.maximum(index, 0), amount)
@@ -125,17 +125,21 @@ def neighbour_sum(
 def _summed(
     h: Float[Array, "b n e"], index: Int[Array, "b n j"], amount: Float[Array, "b n j"]
 ) -> Float[Array, "b n e"]:
-    def term(where: Int[Array, "b n"], much: Float[Array, "b n"]) -> Float[Array, "b n e"]:
-        return (jnp.take_along_axis(h, where[..., None], 1) * much[..., None]).astype(wide)
-
+    """Some neighbours at a time: one at a time the sum is read and written for each, and all at once, without a loop
+    round them, XLA sums them anew wherever the result is read.
+    """
     wide = jnp.promote_types(h.dtype, jnp.float32)
-    total = jnp.zeros(h.shape, wide)
-    if index.shape[2] <= UNROLLED:  # one pass over the result, where a loop reads and writes it for each neighbour
-        for j in range(index.shape[2]):
-            total = total + term(index[..., j], amount[..., j])
-        return total.astype(h.dtype)
-    columns = (jnp.moveaxis(index, 2, 0), jnp.moveaxis(amount, 2, 0))
-    return jax.lax.scan(lambda total, column: (total + term(*column), None), total, columns)[0].astype(h.dtype)
+    count = index.shape[2]
+    together = max(1, min(TOGETHER, -(-count // 2)))
+    more = ((0, 0), (0, 0), (0, -count % together))
+
+    def add(total: Array, columns: tuple[Array, Array]) -> tuple[Array, None]:
+        for where, much in zip(*columns, strict=True):
+            total = total + (jnp.take_along_axis(h, where[..., None], 1) * much[..., None]).astype(wide)
+        return total, None
+
+    columns = tuple(jnp.moveaxis(jnp.pad(a, more), 2, 0).reshape(-1, together, *a.shape[:2]) for a in (index, amount))
+    return jax.lax.scan(add, jnp.zeros(h.shape, wide), columns)[0].astype(h.dtype)
 
 
 def _summed_forward(h: Array, index: Array, amount: Array) -> tuple[Array, Any]:
