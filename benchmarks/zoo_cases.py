@@ -26,7 +26,6 @@ class Case:
         of: whose it is.
         takes: what the peer is given beside the features: nothing, the graph as a matrix, or grid positions.
         longest: instances up to which both are tried; quadratic ones are left out of long bags.
-        many: whether also many small bags are timed.
     """
 
     model: Any
@@ -34,23 +33,17 @@ class Case:
     of: str = TORCHMIL
     takes: Literal["", "sparse", "dense", "coords"] = ""
     longest: int = LONG
-    many: bool = False
 
 
 SHAPE = {"in_shape": (FEATURES,)}
 CASES: dict[str, Case] = {
-    "ABMIL": Case(
-        zoo.ABMIL(encoder=(), attention=128, gated=False), lambda m: m.ABMIL(**SHAPE, att_dim=128), many=True
-    ),
+    "ABMIL": Case(zoo.ABMIL(encoder=(), attention=128, gated=False), lambda m: m.ABMIL(**SHAPE, att_dim=128)),
     "ABMIL gated": Case(zoo.ABMIL(encoder=(), attention=128), lambda m: m.ABMIL(**SHAPE, att_dim=128, gated=True)),
     "CLAMSB": Case(
         zoo.CLAMSB(encoder=(), attention=128, gated=False, dropout=0.0, k=10, subtyping=True),
         lambda m: m.CLAM_SB(**SHAPE, att_dim=128, k_sample=10),
-        many=True,
     ),
-    "DSMIL": Case(
-        zoo.DSMIL(query=128, values=512), lambda m: m.DSMIL(**SHAPE, nonlinear_q=True, nonlinear_v=True), many=True
-    ),
+    "DSMIL": Case(zoo.DSMIL(query=128, values=512), lambda m: m.DSMIL(**SHAPE, nonlinear_q=True, nonlinear_v=True)),
     "TransMIL": Case(
         zoo.TransMIL(heads=4, encoder=False, projection=False, residual=0, dropout=0.0),
         lambda m: m.TransMIL(**SHAPE),
@@ -94,13 +87,11 @@ CASES: dict[str, Case] = {
         lambda m: m.IIBMIL(**SHAPE),
         longest=1_000,
     ),
-    "ABMIL 512": Case(zoo.ABMIL(encoder=(512,), attention=128), lambda m: m.ABMIL(FEATURES, 512, 128), OURS, many=True),
+    "ABMIL 512": Case(zoo.ABMIL(encoder=(512,), attention=128), lambda m: m.ABMIL(FEATURES, 512, 128), OURS),
     "CLAMMB": Case(zoo.CLAMMB(attention=256, dropout=0.0, bag_weight=1.0), lambda m: m.CLAMMB(FEATURES), OURS),
     "DTFD": Case(zoo.DTFD(width=512), lambda m: m.DTFD(FEATURES), OURS),
     "ACMIL": Case(zoo.ACMIL(width=512, masked=0), lambda m: m.ACMIL(FEATURES), OURS),
     "ILRA": Case(zoo.ILRA(), lambda m: m.ILRA(FEATURES), OURS),
     "Chowder": Case(zoo.Chowder(), lambda m: m.Chowder(FEATURES), OURS),
-    "mean of instances": Case(
-        zoo.InstancePooling("mean", encoder=(512,)), lambda m: m.MeanOfInstances(FEATURES), OURS, many=True
-    ),
+    "mean of instances": Case(zoo.InstancePooling("mean", encoder=(512,)), lambda m: m.MeanOfInstances(FEATURES), OURS),
 }

@@ -138,7 +138,10 @@ def _summed(
             total = total + (jnp.take_along_axis(h, where[..., None], 1) * much[..., None]).astype(wide)
         return total, None
 
-    columns = tuple(jnp.moveaxis(jnp.pad(a, more), 2, 0).reshape(-1, together, *a.shape[:2]) for a in (index, amount))
+    def blocks(a: Array) -> Array:
+        return jnp.moveaxis(jnp.pad(a, more), 2, 0).reshape(-1, together, *a.shape[:2])
+
+    columns = (blocks(index), blocks(amount))
     return jax.lax.scan(add, jnp.zeros(h.shape, wide), columns)[0].astype(h.dtype)
 
 

@@ -188,16 +188,15 @@ class NystromAttention(nnx.Module):
         These weights are an approximation's: they sum to 1 only nearly, and some may be below 0. Padding gives
         finite values that mean nothing, and weights of 0.
         """
-        cut = segments_of(mask, self.landmarks, self.compat)
+        # of more landmarks than tokens the others would stand for none
+        landmarks = min(self.landmarks, mask.shape[1]) if self.compat == "correct" else self.landmarks
+        cut = segments_of(mask, landmarks, self.compat)
         tokens: Tokens = x if norm is None else norm(x)
         if self._chunks(mask) == 1:
             tokens = self._projected(x, norm)
         tokens = jax.tree.map(lambda a: jnp.where(mask[..., None], a, 0), tokens)
         # the projection is linear, so that the landmarks of queries and keys are those of the tokens, projected
-        means = jax.tree.map(
-            lambda a: (_sums(a.astype(_wide(a)), cut.of, self.landmarks) / cut.divisor[..., None]).astype(a.dtype),
-            tokens,
-        )
+        means = jax.tree.map(lambda a: _means(a, cut), tokens)
         queries, keys = self._queries(means), self._part(means, 1)
         inverse = pseudo_inverse(
             self._softmax(queries, keys, cut.used), self.iterations, of_batch=self.compat != "correct"
@@ -248,9 +247,9 @@ class NystromAttention(nnx.Module):
         rows = used if rows is None else rows
         scores = queries @ keys.swapaxes(-1, -2)
         # of a matrix: of [b, h, c, m] XLA on a CPU takes eight times as long for the sums of the gradient
-        each = jnp.broadcast_to(used[:, None, None], scores.shape).reshape(-1, self.landmarks)
-        weights = jax.nn.softmax(scores.reshape(-1, self.landmarks), -1, where=each).reshape(scores.shape)
-        return jnp.where(rows[:, None, :, None], weights, self._of_nothing / self.landmarks)
+        each = jnp.broadcast_to(used[:, None, None], scores.shape).reshape(-1, scores.shape[-1])
+        weights = jax.nn.softmax(scores.reshape(each.shape), -1, where=each).reshape(scores.shape)
+        return jnp.where(rows[:, None, :, None], weights, self._of_nothing / scores.shape[-1])
 
     @property
     def _of_nothing(self) -> float:
