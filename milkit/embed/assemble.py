@@ -12,7 +12,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from milkit.data.formats.guard_hdf5 import guarded
 from milkit.data.pack.journal import write_whole
 from milkit.data.store import open_store
 from milkit.data.store_write import (
@@ -73,12 +72,6 @@ def assemble(
         os.replace(fresh, out)
         sync(out.parent)
     return content
-
-
-def slide_lines(path: Path) -> list[dict[str, Any]]:
-    """What a store says of the source of each bag, in its order; [] where it says nothing."""
-    with guarded(path) as file:
-        return [json.loads(line) for line in file["slides"].asstr()[:]] if "slides" in file else []
 
 
 def provenance(settings: Settings, about: Mapping[str, Any], width: int) -> dict[str, Any]:

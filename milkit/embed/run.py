@@ -11,10 +11,11 @@ from typing import Any
 
 from milkit.data.pack.journal import alone
 from milkit.data.pack.run import make_folder
+from milkit.data.slide_facts import slide_facts
 from milkit.data.store import open_store
 from milkit.data.store_write import StoreDtype
 from milkit.data.table import CohortTable
-from milkit.embed.assemble import PUBLISHED, assemble, provenance, slide_lines
+from milkit.embed.assemble import PUBLISHED, assemble, provenance
 from milkit.embed.cohort import Chosen, choose
 from milkit.embed.encode import Clock, Embedded, check_side, embed_bags
 from milkit.embed.part import FEATURES, agree, finished, writing
@@ -244,7 +245,7 @@ def _as_asked(out: Path, chosen: Chosen, settings: Settings) -> Report | None:
     if not out.is_file() or chosen.failed:
         return None
     try:
-        store, lines = open_store(out), slide_lines(out)
+        store, lines = open_store(out), list(slide_facts(out).values())
     except DataError:
         return None
     made = json.loads(json.dumps(provenance(settings, _about(chosen, []), store.features)))

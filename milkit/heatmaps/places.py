@@ -1,6 +1,5 @@
 """Where the tiles of a slide lie: squares in pixels of level 0, as its features say."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from jaxtyping import Int
 
 from milkit.bag import Bag
 from milkit.data.features import FeatureSource, Joined
-from milkit.data.formats.guard_hdf5 import opened
+from milkit.data.slide_facts import slide_facts
 from milkit.data.store import Store
 from milkit.errors import DataError
 
@@ -52,7 +51,7 @@ def places_of(bag: Bag, source: FeatureSource | None, mpp: float | None = None) 
         DataError: it is no slide; positions, the width of a tile or the mpp are not known, or contradict each other.
     """
     store = _store_of(source, bag.id)
-    facts = _slide_facts(store, bag.id)
+    facts = {} if store is None else slide_facts(store.path, store.index[bag.id]).get(bag.id, {})
     if facts.get("kind"):  # `milkit embed --stacks`
         raise DataError(
             f"{bag.id!r} is no slide: its features are of {KINDS.get(facts['kind'], facts['kind'])} "
@@ -110,14 +109,3 @@ def _store_of(source: FeatureSource | None, slide_id: str) -> Store | None:
     if isinstance(source, Joined):
         source = source.where[slide_id]
     return source if isinstance(source, Store) else None
-
-
-def _slide_facts(store: Store | None, slide_id: str) -> dict[str, Any]:
-    """A slide's entry in the store's dataset `slides`."""
-    if store is None:
-        return {}
-    with opened(store.path) as file:
-        if "slides" not in file or file["slides"].shape != (len(store),):
-            return {}
-        facts = json.loads(file["slides"].asstr()[store.index[slide_id]])
-    return facts if isinstance(facts, dict) else {}

@@ -1,13 +1,12 @@
 """Where each slide's file is: in a folder that is named, or as the store says; never by a path that a browser sends."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milkit.data.formats.guard_hdf5 import opened
+from milkit.data.slide_facts import slide_facts
 from milkit.errors import DataError
 from milkit.slides.tile_slides import SUFFIXES, slide_id_of
 
@@ -46,7 +45,7 @@ def find_files(
     """
     said: dict[str, dict[str, Any]] = {}
     for store in stores:
-        said.update(_of_store(store))
+        said.update(slide_facts(store))
     there = None if folder is None else _of_folder(folder)
     out = {}
     for slide in slides:
@@ -60,27 +59,7 @@ def find_files(
 
 def named_slides(stores: Sequence[Path]) -> tuple[str, ...]:
     """Slides of which some stores say from which file they were cut; raises a DataError for a damaged one."""
-    return tuple(dict.fromkeys(slide for store in stores for slide in _of_store(store)))
-
-
-def _of_store(path: Path) -> Mapping[str, dict[str, Any]]:
-    """What a store's dataset `slides` says of each bag; {} for stores without it."""
-    with opened(path) as file:
-        if "slides" not in file:
-            return {}
-        ids, lines = file["bag_ids"].asstr()[:].tolist(), file["slides"].asstr()[:].tolist()
-        facts = dict(zip(ids, map(json.loads, lines), strict=True))
-    for slide, one in facts.items():
-        if not (isinstance(one, dict) and isinstance(one.get("slide"), str) and _sizes_are_numbers(one)):
-            raise DataError(f"{path}: what its dataset `slides` says of {slide!r} is damaged; make the store anew.")
-    return facts
-
-
-def _sizes_are_numbers(facts: Mapping[str, Any]) -> bool:
-    """Whether what is said of sizes can be used."""
-    mpp, size = facts.get("mpp"), facts.get("size_px")
-    pair = isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) for v in size)
-    return (mpp is None or isinstance(mpp, int | float)) and (size is None or pair)
+    return tuple(dict.fromkeys(slide for store in stores for slide in slide_facts(store)))
 
 
 def _named(facts: Mapping[str, Any], any_store: bool) -> tuple[Path | None, str]:
