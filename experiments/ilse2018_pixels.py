@@ -39,7 +39,7 @@ from milkit.predictions import Predictions, whole_file
 RESULTS = Path(__file__).parent / "results" / "ilse2018_pixels.json"
 SIZES = (50, 100, 150, 200, 300, 400, 500)
 DRAWS = (1, 2, 3)
-MOST, EPOCHS, FOLDS, REPEATS = 64, 30, 10, 1
+MOST, EPOCHS, FOLDS, REPEATS = 64, 30, 10, 5
 ROWS = {
     "attention": ("Attention", ABMIL(encoder=(), attention=128, gated=False)),
     "gated": ("Gated-Attention", ABMIL(encoder=(), attention=128, gated=True)),

@@ -11,6 +11,7 @@ Measured for each relevance (milkit.explain), on test bags that hold both kinds 
     auprc: average precision of instances within a bag, mean over bags; `chance` is the share of positive instances.
     pointing: share of bags whose highest instance is positive.
     froc: mean sensitivity at 1/4 to 8 false positives a bag, each positive instance a lesion of its own.
+    Nuclei are pictures: what is asked of them is asked of their embeddings, which the convolutions give once.
     deletion, insertion: area under the probability of the positive class less that of random orders, on positive bags
         (below 0 and above 0: faithful), mean over bags. Intervals draw patients (digits: bags), all members together.
 """
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.localisation_page import with_tables
@@ -41,6 +43,7 @@ from milkit.explain import (
 from milkit.keep.members import Member, members_of
 from milkit.metrics.segmentation import froc, instance_auprc, instance_pointing
 from milkit.models import CLAMSB, DSMIL, AdditiveMIL, InstancePooling, PatchCNN, TransMIL
+from milkit.models.ilse2018_images import PatchCNNModule
 from milkit.predictions import whole_file
 from milkit.report.results import write_results
 
@@ -84,7 +87,10 @@ SETS: dict[str, tuple[Experiment, Callable[[np.ndarray], np.ndarray]]] = {
     ),
     "nuclei": (
         Experiment(
-            ColonNuclei(), KFold(folds=5, validation=0.1), PatchCNN(), replace(TRAIN, max_instances=64, epochs=15)
+            ColonNuclei(),
+            KFold(folds=5, validation=0.1),
+            PatchCNN(),
+            replace(TRAIN, max_instances=64, epochs=15, buckets=4),
         ),
         lambda kind: kind == 0,
     ),
@@ -99,9 +105,9 @@ def model_of(set_name: str, name: str) -> Any:
     return MODELS[name] if set_name != "nuclei" else PatchCNN.nuclei(MODELS[name], hidden=(WIDE,), dropout=0.0)
 
 
-def relevances_of(model: Any, member: Member, bags: Any) -> dict[str, Callable[..., Any]]:
+def relevances_of(model: Any, module: Any, bags: Any) -> dict[str, Callable[..., Any]]:
     """Which relevances a model has, each compiled but for contributions, whose sum is looked at."""
-    module, probe = member.module, jax.eval_shape(member.module, bags)
+    probe = jax.eval_shape(module, bags)
     has = {
         "attention": probe.attention is not None,
         "instance logits": probe.instance_logits is not None,
@@ -124,12 +130,15 @@ def examine(experiment: Experiment, folder: Path, positive: Callable[[np.ndarray
     for member in members_of(experiment, folder):
         rows = [int(r) for r in member.test][:BAGS]
         longest = max(len(member.study.read(r).x) for r in rows)
-        predict = jax.jit(lambda b, m=member.module: jax.nn.sigmoid(m(b).logits[:, 0]))
+        module, given = member.module, member.bags
+        if isinstance(module, PatchCNNModule):
+            module, given = module.model, embedded(member)
+        predict = jax.jit(lambda b, m=module: jax.nn.sigmoid(m(b).logits[:, 0]))
         ask: dict[str, Callable[..., Any]] = {}
         for at in range(0, len(rows), BATCH):
             some = rows[at : at + BATCH]
-            bags = member.bags(some + some[:1] * (BATCH - len(some)), longest)  # one shape: compiled once
-            ask = ask or relevances_of(experiment.model, member, bags)
+            bags = given(some + some[:1] * (BATCH - len(some)), longest)  # one shape: compiled once
+            ask = ask or relevances_of(experiment.model, module, bags)
             place = [row_of[str(member.study.bag[r])] for r in some]
             truths = [positive(np.asarray(known.instance_labels(i))) for i in place]
             units = [str(member.study.patient[r]) for r in some]
@@ -147,6 +156,17 @@ def examine(experiment: Experiment, folder: Path, positive: Callable[[np.ndarray
                     drawn = curve(predict, bags, score, shares=SHARES, orders=ORDERS, key=jax.random.key(at))
                     kept[kind] += (drawn.area - drawn.random_area)[speaking].tolist()
     return {name: measured(**kept) for name, kept in found.items()}
+
+
+def embedded(member: Member) -> Callable[[list[int], int], Any]:
+    """Gives bags of embeddings, one after the other: an instance's does not depend on which others are there."""
+    embed = jax.jit(member.module.embedded)
+
+    def given(rows: list[int], longest: int) -> Any:
+        each = [embed(member.bags([row], longest)) for row in rows]
+        return jax.tree.map(lambda *a: jnp.concatenate(a), *each)
+
+    return given
 
 
 def measured(

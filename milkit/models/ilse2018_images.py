@@ -170,6 +170,11 @@ class PatchCNNModule(nnx.Module):
 
     def __call__(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Output:
         """What the model says of the embeddings."""
+        bags = self.embedded(bags, deterministic=deterministic, rngs=rngs)
+        return self.model(bags, deterministic=deterministic, rngs=rngs)
+
+    def embedded(self, bags: Bags, *, deterministic: bool = True, rngs: nnx.Rngs | None = None) -> Bags:
+        """The bags that the model after the convolutions is given: [b, n, e] for pixels, all else as it was."""
         b, n = bags.mask.shape
         x = jnp.where(bags.mask[..., None], bags.x, 0).reshape(b * n, self.side, self.side, self.channels)
         if not deterministic and (self.turn or self.restain):
@@ -180,8 +185,7 @@ class PatchCNNModule(nnx.Module):
         for layer in self.filters:
             x = layer(x)
         h = self.hidden(x.reshape(b, n, -1), deterministic=deterministic, rngs=rngs)
-        h = jnp.where(bags.mask[..., None], h, 0)
-        return self.model(replace(bags, x=h), deterministic=deterministic, rngs=rngs)
+        return replace(bags, x=jnp.where(bags.mask[..., None], h, 0))
 
 
 def turned(x: Float[Array, "m h h c"], key: Array) -> Float[Array, "m h h c"]:
