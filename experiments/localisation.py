@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from experiments.localisation_page import with_tables
 from milkit import ABMIL, AdamW, ColonNuclei, Experiment, GivenFolds, KFold, MnistBags, TissueFeatures, Train
@@ -43,7 +44,6 @@ from milkit.explain import (
 from milkit.keep.members import Member, members_of
 from milkit.metrics.segmentation import froc, instance_auprc, instance_pointing
 from milkit.models import CLAMSB, DSMIL, AdditiveMIL, InstancePooling, PatchCNN, TransMIL
-from milkit.models.ilse2018_images import PatchCNNModule
 from milkit.predictions import whole_file
 from milkit.report.results import write_results
 
@@ -131,8 +131,8 @@ def examine(experiment: Experiment, folder: Path, positive: Callable[[np.ndarray
         rows = [int(r) for r in member.test][:BAGS]
         longest = max(len(member.study.read(r).x) for r in rows)
         module, given = member.module, member.bags
-        if isinstance(module, PatchCNNModule):
-            module, given = module.model, embedded(member)
+        if isinstance(experiment.model, PatchCNN):
+            module, given = after_convolutions(member)
         predict = jax.jit(lambda b, m=module: jax.nn.sigmoid(m(b).logits[:, 0]))
         ask: dict[str, Callable[..., Any]] = {}
         for at in range(0, len(rows), BATCH):
@@ -158,15 +158,18 @@ def examine(experiment: Experiment, folder: Path, positive: Callable[[np.ndarray
     return {name: measured(**kept) for name, kept in found.items()}
 
 
-def embedded(member: Member) -> Callable[[list[int], int], Any]:
-    """Gives bags of embeddings, one after the other: an instance's does not depend on which others are there."""
-    embed = jax.jit(member.module.embedded)
+def after_convolutions(member: Member) -> tuple[Any, Callable[[list[int], int], Any]]:
+    """The model after the convolutions, and what gives its bags, one after the other: instances do not see each other
+    before.
+    """
+    whole: Any = nnx.merge(member.setup.graph, member.arrays["params"], member.arrays["buffers"])
+    embed = jax.jit(lambda bags: whole.embedded(bags))
 
     def given(rows: list[int], longest: int) -> Any:
         each = [embed(member.bags([row], longest)) for row in rows]
         return jax.tree.map(lambda *a: jnp.concatenate(a), *each)
 
-    return given
+    return whole.model, given
 
 
 def measured(

@@ -109,10 +109,10 @@ def page(found: dict[str, Any]) -> str:
         "- *classic sets*: AUROC, mean of 10 folds dealt once; bold where it differs from gated ABMIL on the same "
         "folds (corrected resampled t, Holm over all cells, .05).",
         "- *digits*: AUROC on MNIST bags (200 to train), flattened pixels, mean of three initialisations.",
-        "- *colon*: AUROC on bags of nuclei, end to end: the convolutions of Ilse et al. (2018) before each model, and "
-        "places for the models that read them. 5 folds, 8 epochs, 32 nuclei of a bag a step, half of the filters, bags judged whole; "
-        "patient-leaky (no patient is known), 100 bags: an interval is some .07 to either side at best. The study of "
-        "5 x 10 folds beside published numbers is `experiments/results/ilse2018_pixels.json`.",
+        "- *colon*: AUROC on bags of nuclei, end to end: the convolutions of Ilse et al. (2018), half of the filters, "
+        "before each model, and places for the models that read them. 5 folds, 8 epochs, 32 nuclei of a bag a step, "
+        "bags judged whole; patient-leaky (no patient is known), 100 bags: an interval is some .07 to either side at "
+        "best. The study of 5 x 10 folds beside published numbers is `experiments/results/ilse2018_pixels.json`.",
         "- *places*: the model needs coordinates, which these bags do not have.",
         "- *diverged*: a loss was not finite under this recipe. ILRA has no layer norm by default, and its validation "
         "losses reach millions after the first epoch on Fox.",

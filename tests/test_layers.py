@@ -9,7 +9,7 @@ import pytest
 
 # Lowest first. A module may import rooms of lower layers, its own room, and those of its own layer named in BESIDE.
 LAYERS = [
-    {"errors", "fields", "bag", "cores", "cluster"},
+    {"errors", "fields", "bag", "cores", "cluster", "freed_memory"},
     {"types", "task"},
     {"predictions"},
     {"data", "nn", "losses", "metrics", "slides"},

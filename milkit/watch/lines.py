@@ -17,7 +17,9 @@ def append(path: Path, row: dict[str, Any]) -> None:
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":  # a process was killed in the middle of its last line
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                # a process was killed in the middle of its last line; or another one is in the middle of writing its
+                # own, and this leaves an empty line, which readers pass over
                 line = "\n" + line
             os.write(handle, line.encode())
         finally:
