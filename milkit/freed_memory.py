@@ -8,7 +8,7 @@ the operating system and gives back afterwards, so that each call begins with pa
 import ctypes
 import sys
 
-MOST = 1 << 28
+MOST = 1 << 30
 """Bytes: larger pieces go back at once."""
 TOTAL = 1 << 30
 """Bytes that stay at most."""
