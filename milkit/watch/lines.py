@@ -1,6 +1,7 @@
 """JSON lines that grow while others read them: appended whole, read up to the last whole line."""
 
 import contextlib
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -16,10 +17,10 @@ def append(path: Path, row: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            with contextlib.suppress(OSError):  # a file system without locks; then an empty line may slip in, no more
+                fcntl.flock(handle, fcntl.LOCK_EX)  # or the end of a line that is being written looks like a cut one
             size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":
-                # a process was killed in the middle of its last line; or another one is in the middle of writing its
-                # own, and this leaves an empty line, which readers pass over
+            if size and os.pread(handle, 1, size - 1) != b"\n":  # a process was killed in the middle of its last line
                 line = "\n" + line
             os.write(handle, line.encode())
         finally:
