@@ -11,9 +11,9 @@ Measured for each relevance (milkit.explain), on test bags that hold both kinds 
     auprc: average precision of instances within a bag, mean over bags; `chance` is the share of positive instances.
     pointing: share of bags whose highest instance is positive.
     froc: mean sensitivity at 1/4 to 8 false positives a bag, each positive instance a lesion of its own.
-    Nuclei are pictures: what is asked of them is asked of their embeddings, which the convolutions give once.
     deletion, insertion: area under the probability of the positive class less that of random orders, on positive bags
         (below 0 and above 0: faithful), mean over bags. Intervals draw patients (digits: bags), all members together.
+Nuclei are pictures: what is asked of them is asked of their embeddings, which the convolutions give once.
 """
 
 import argparse

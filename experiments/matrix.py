@@ -219,8 +219,8 @@ COLUMNS: dict[str, Callable[[str, Any, Path], dict[str, Any]]] = {
     "raff_holt": raff_holt,
     "shifted_mean": shifted_mean,
     "digits": digits,
-    "colon": colon,
     **{f"classic_{s}": classic(s) for s in SETS[1:]},
+    "colon": colon,
 }
 
 
@@ -266,10 +266,7 @@ def main() -> None:
             work(name, columns, options.out)
         return
     if not options.collect:
-        parts = (("cost", "contracts", "classic_musk1"), ("raff_holt",), ("shifted_mean", "digits"), ("colon",))
-        first = [c for part in parts for c in part]
-        for wanted in (*parts, tuple(c for c in columns if c not in first)):
-            part = [c for c in columns if c in wanted]
+        for part in (columns[:3], columns[3:4], columns[4:6], columns[6:]):
             for name in names:
                 left = [c for c in part if not cell_file(options.out, name, c).exists()]
                 if left:  # a process of its own: what a model leaves in memory goes with it

@@ -54,19 +54,14 @@ def _flat_plain(x: Float[Array, "*batch d"], epsilon: float) -> Float[Array, "n 
     return _normalised(wide.reshape(-1, x.shape[-1]), epsilon)
 
 
-def _moments(x: Float[Array, "n d"], epsilon: float) -> tuple[Float[Array, "n d"], Float[Array, "n 1"]]:
-    centred = x - x.mean(1, keepdims=True)
-    return centred, jax.lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + epsilon)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _normalised(x: Float[Array, "n d"], epsilon: float) -> Float[Array, "n d"]:
-    centred, over = _moments(x, epsilon)
-    return centred * over
+    return _forward(x, epsilon)[0]
 
 
 def _forward(x: Array, epsilon: float) -> tuple[Array, Any]:
-    centred, over = _moments(x, epsilon)
+    centred = x - x.mean(1, keepdims=True)
+    over = jax.lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + epsilon)
     y = centred * over
     return y, (y, over)
 

@@ -163,9 +163,9 @@ class NystromAttention(nnx.Module):
     ):
         self.heads, self.landmarks, self.iterations, self.compat = heads, landmarks, iterations, compat
         self.kernel, self.at_once, self.scale = kernel, at_once, head_width**-0.5
-        self.inner = heads * head_width
-        self.qkv = linear(features, 3 * self.inner, rngs=rngs, init=init, use_bias=False)
-        self.out = linear(self.inner, features, rngs=rngs, init=init) if project else None
+        inner = heads * head_width
+        self.qkv = linear(features, 3 * inner, rngs=rngs, init=init, use_bias=False)
+        self.out = linear(inner, features, rngs=rngs, init=init) if project else None
         self.dropout = dropout_or_none(dropout)
         if kernel:
             bound = kernel**-0.5  # PyTorch's convolution of one channel
@@ -191,9 +191,12 @@ class NystromAttention(nnx.Module):
         # of more landmarks than tokens the others would stand for none
         landmarks = min(self.landmarks, mask.shape[1]) if self.compat == "correct" else self.landmarks
         cut = segments_of(mask, landmarks, self.compat)
-        tokens: Tokens = x if norm is None else norm(x)
         if self._chunks(mask) == 1:
-            tokens = self._projected(x, norm)
+            tokens: Tokens = self._projected(x, norm)
+        elif norm is None:
+            tokens = x
+        else:
+            tokens = norm(x)
         tokens = jax.tree.map(lambda a: jnp.where(mask[..., None], a, 0), tokens)
         # the projection is linear, so that the landmarks of queries and keys are those of the tokens, projected
         means = jax.tree.map(lambda a: _means(a, cut), tokens)
@@ -257,11 +260,7 @@ class NystromAttention(nnx.Module):
         return 1.0 if self.compat == "authors_masked" else 0.0
 
     def _gather(
-        self,
-        x: Tokens,
-        mask: Bool[Array, "b n"],
-        queries: Float[Array, "b h m e"],
-        cut: Segments,
+        self, x: Tokens, mask: Bool[Array, "b n"], queries: Float[Array, "b h m e"], cut: Segments
     ) -> tuple[Float[Array, "b h m e"], Float[Array, "b h m"]]:
         """What each landmark gathers from all tokens, and the logarithm of its softmax's denominator."""
 

@@ -69,21 +69,20 @@ class SelfAttention(nnx.Module):
         if norm is not None:
             x, (kernel, shift) = norm.plain(x).astype(x.dtype), norm.into(self.qkv)
 
-        def part(x: Float[Array, "b c d"], a: int, z: int) -> Float[Array, "b c k h e"]:
-            """Queries (0), keys (1), values (2), from `a` up to `z`."""
-            ends = slice(a * kernel.shape[1] // 3, z * kernel.shape[1] // 3)
-            y = tall_dot(x, kernel[:, ends])
-            y = y if shift is None else y + shift[ends]
-            return y.reshape(*x.shape[:2], z - a, self.heads, -1)
+        def projected(x: Float[Array, "b c d"], columns: slice) -> Float[Array, "b c f"]:
+            y = tall_dot(x, kernel[:, columns])
+            return y if shift is None else y + shift[columns]
 
         asking = x
         if first_only:
             asking = x[:, :1]
             rows = None if bias is None else jax.tree.map(lambda a: a[:, :1], bias.rows)
             bias = None if bias is None else bias._replace(rows=rows)
-            q, k, v = (part(tokens, i, i + 1)[:, :, 0] for i, tokens in enumerate((asking, x, x)))
+            width = kernel.shape[1] // 3
+            parts = [projected(a, slice(i * width, (i + 1) * width)) for i, a in enumerate((asking, x, x))]
         else:  # one product, and one for each of its gradients
-            q, k, v = (a[:, :, 0] for a in jnp.split(part(x, 0, 3), 3, 2))
+            parts = jnp.split(projected(x, slice(None)), 3, 2)
+        q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in parts)
         found = attend(q, k, v, mask, bias, self.at_once)
         y = found.value.reshape(asking.shape).astype(x.dtype)
         y = y if self.out is None else self.out(y)
